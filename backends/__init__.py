@@ -1,0 +1,1 @@
+"""Where circuits are run: one Executor protocol, one file an engine."""

@@ -1,0 +1,1 @@
+"""Models: what a node trains and scores with."""

@@ -1,0 +1,1 @@
+"""Who does it and when: the command line, the configuration, the peers and their rounds."""
