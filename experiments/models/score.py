@@ -1,0 +1,96 @@
+"""The anomaly score: how far into the tail of benign traffic a record lies, by discriminator and by distance.
+
+Parts of a record x: -D(x), and the mean distance to the k nearest of M generated samples. Each part becomes a tail
+probability p under the benign validation records, and the score is -sum(log p) (Fisher's way to combine tails). What
+calibrates it is counts in fixed bins, which add up over nodes: no record moves, and the sum can be taken under masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.features.histogram import quantile, tail_probability
+from experiments.models.qgan import QGAN, Parameters
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+BINS = 4096
+LOGIT_LIMIT = 30.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Benign validation records, as counts: (2, BINS) of the parts, and (BINS,) of the score."""
+
+    parts: IntArray
+    score: IntArray
+
+
+class Scorer:
+    """Scores records with one model.
+
+    Args:
+        model: The QGAN, its executor open.
+        parameters: The model's parameters.
+        seed: Fixes the generated samples that distances are taken to.
+    """
+
+    def __init__(self, model: QGAN, parameters: Parameters, seed: int) -> None:
+        self.model = model
+        self.parameters = parameters
+        settings = model.settings
+        self.samples = model.generate(parameters, settings.samples, seed)
+        self.neighbours = min(settings.neighbours, len(self.samples))
+        self.ranges = ((-LOGIT_LIMIT, LOGIT_LIMIT), (0.0, 2.0 * np.sqrt(model.features)))
+
+    def parts(self, x: FloatArray) -> FloatArray:
+        """(N, features) -> (N, 2): -D(x) within +-30, and the mean distance to the nearest generated samples."""
+        out = np.empty((len(x), 2))
+        out[:, 0] = np.clip(-self.model.logits(self.parameters, x), -LOGIT_LIMIT, LOGIT_LIMIT)
+        norm = (self.samples**2).sum(1)
+        k = self.neighbours
+        for i in range(0, len(x), 2048):
+            chunk = x[i : i + 2048]
+            squared = (chunk**2).sum(1)[:, None] + norm[None] - 2 * chunk @ self.samples.T
+            nearest = np.partition(squared, k - 1, axis=1)[:, :k]
+            out[i : i + 2048, 1] = np.sqrt(np.maximum(nearest, 0)).mean(1)
+        return out
+
+    def part_counts(self, x: FloatArray) -> IntArray:
+        """(2, BINS) counts of the parts of benign records."""
+        parts = self.parts(x)
+        return np.stack([_counts(parts[:, k], *self.ranges[k]) for k in range(2)])
+
+    def scores(self, x: FloatArray, part_counts: IntArray) -> FloatArray:
+        """(N,) anomaly scores, higher is more anomalous, given the benign counts of the parts."""
+        parts = self.parts(x)
+        return -np.sum(
+            [np.log(tail_probability(part_counts[k], *self.ranges[k], parts[:, k])) for k in range(2)], axis=0
+        )
+
+    def score_range(self, part_counts: IntArray) -> tuple[float, float]:
+        """Bounds of a score: no tail probability is under 1/(n + 1)."""
+        return 0.0, float(sum(np.log(c.sum() + 1.0) for c in part_counts)) + 1e-9
+
+    def score_counts(self, x: FloatArray, part_counts: IntArray) -> IntArray:
+        """(BINS,) counts of the scores of benign records."""
+        return _counts(self.scores(x, part_counts), *self.score_range(part_counts))
+
+    def threshold(self, calibration: Calibration) -> float:
+        """The score over which a record counts as an attack: a quantile of benign scores, no label used."""
+        return quantile(
+            calibration.score, *self.score_range(calibration.parts), self.model.settings.threshold_quantile
+        )
+
+    def calibrate(self, benign: FloatArray) -> Calibration:
+        """Calibration on one node's benign validation records."""
+        parts = self.part_counts(benign)
+        return Calibration(parts, self.score_counts(benign, parts))
+
+
+def _counts(values: FloatArray, low: float, high: float) -> IntArray:
+    return np.histogram(np.clip(values, low, high), bins=BINS, range=(low, high))[0].astype(np.int64)

@@ -1,0 +1,67 @@
+"""nsl-kdd: a federated QGAN learns benign traffic of NSL-KDD and flags intrusions.
+
+After Cirillo and Esposito, "Intrusion Detection System based on QGAN and Blockchain-based Federated Learning". The
+training file is split 70/15/15 into training, validation and hold-out. Nodes train on benign records only; attacks of
+the validation part measure rounds; the hold-out and KDDTest+ are scored once, after the last round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuits.qgan import generator
+from circuits.types import Ansatz
+from experiments.base import NodeShare, Seeds, Study
+from experiments.datasets.fetch import load
+from experiments.datasets.split import Partition, split
+from experiments.datasets.standin import duplicates_of
+from experiments.settings import DataSettings, ModelSettings
+
+
+class NslKdd:
+    """Intrusion detection on NSL-KDD."""
+
+    name = "nsl-kdd"
+    summary = "A federated QGAN learns benign traffic of NSL-KDD and flags intrusions."
+
+    def defaults(self) -> Mapping[str, Any]:
+        """RunConfig's defaults are this experiment's."""
+        return {}
+
+    def ansatz(self, model: ModelSettings) -> Ansatz:
+        """RY(z) and EfficientSU2."""
+        return generator(model.qubits, model.reps, model.entanglement)
+
+    def load(
+        self, data: DataSettings, *, nodes: int, seeds: Seeds, folder: Path | None, notify: Callable[[str], None]
+    ) -> Study:
+        """Read the official files (or the stand-in), split the training file, and deal benign records to the nodes."""
+        dataset = load(data=folder, full=data.full, notify=notify)
+        train = dataset.train
+        parts = split(train, np.random.default_rng(seeds("split")))
+        training, validation = train.take(parts.train), train.take(parts.validation)
+        benign = training.take(~training.is_attack)
+        benign_validation = validation.take(~validation.is_attack)
+        attacks = validation.take(validation.is_attack)
+
+        rng = np.random.default_rng(seeds("partition"))
+        partition = Partition(data.partition, nodes, rng)
+        mine = partition.assign(benign, rng)
+        mine_validation = partition.assign(benign_validation, rng)
+        dealt = np.array_split(rng.permutation(len(attacks)), nodes)
+        shares = tuple(
+            NodeShare(benign.take(mine[i]), benign_validation.take(mine_validation[i]), attacks.take(np.sort(dealt[i])))
+            for i in range(nodes)
+        )
+        test = dataset.test if data.test else None
+        return Study(
+            dataset=dataset,
+            shares=shares,
+            holdout=train.take(parts.holdout),
+            test=test,
+            seen=duplicates_of(train, test) if test is not None else None,
+        )

@@ -1,0 +1,59 @@
+"""What a user may set about data and model, with the defaults: every hyperparameter of the method stands here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+ENTANGLEMENTS = ("full", "linear", "reverse_linear", "pairwise", "circular", "sca")
+GRADIENTS = ("auto", "exact", "parameter-shift", "spsa")
+
+
+class Settings(BaseModel):
+    """Frozen, and an unknown key is an error: a misspelt option must not pass for a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """Which records, and who holds them."""
+
+    full: bool = Field(False, description="Train on KDDTrain+ (125,973 records) instead of KDDTrain+_20Percent.")
+    partition: str = Field("iid", description="How benign records are dealt to the nodes: iid or dirichlet:ALPHA.")
+    test: bool = Field(True, description="Score the test file once, after the last round.")
+
+
+class ModelSettings(Settings):
+    """The QGAN: generator, discriminator, their training, and the anomaly score.
+
+    Values were chosen on the validation part of the training file; the test file was not looked at.
+    """
+
+    qubits: int = Field(6, ge=2, le=20, description="Qubits of the generator, and features of a record.")
+    reps: int = Field(4, ge=1, le=50, description="Repetitions of EfficientSU2.")
+    entanglement: Literal["full", "linear", "reverse_linear", "pairwise", "circular", "sca"] = "reverse_linear"
+    gradient: Literal["auto", "exact", "parameter-shift", "spsa"] = Field(
+        "auto", description="auto: exact where the engine can differentiate, else SPSA."
+    )
+    precision: Literal["float32", "float64"] = Field("float32", description="Number type of the exact engine.")
+    epochs: int = Field(1, ge=1, le=1000, description="Epochs a round.")
+    steps_per_epoch: int = Field(40, ge=1, le=100_000, description="Generator steps (batches) an epoch.")
+    batch: int = Field(32, ge=2, le=4096, description="Records, and latents, a step.")
+    latent_range: Positive = Field(1.5707963267948966, description="z is uniform in [-range, range], radians.")
+    initial_range: Positive = Field(0.6, description="First generator angles: uniform in [-range, range], radians.")
+    hidden: tuple[int, ...] = Field((64, 32), description="Widths of the discriminator's hidden layers.")
+    discriminator_steps: int = Field(3, ge=1, le=100, description="Discriminator steps a generator step.")
+    generator_rate: Positive = Field(0.02, description="Adam's step size for the angles.")
+    discriminator_rate: Positive = Field(0.002, description="Adam's step size for the discriminator.")
+    spsa_step: Positive = Field(0.15, description="Size of SPSA's perturbation, radians.")
+    spsa_pairs: int = Field(1, ge=1, le=100, description="Perturbation pairs averaged in an SPSA gradient.")
+    negatives_noise: NonNegative = Field(0.3, description="Loss weight of uniform noise as a negative.")
+    negatives_perturbed: NonNegative = Field(1.0, description="Loss weight of perturbed generator samples.")
+    perturbation: tuple[Positive, Positive] = Field((0.2, 1.0), description="Range of that perturbation's sd.")
+    samples: int = Field(512, ge=16, le=65_536, description="Generated samples that the distance is taken to.")
+    neighbours: int = Field(5, ge=1, le=100, description="Nearest of them that are averaged.")
+    threshold_quantile: float = Field(0.95, gt=0.5, lt=1, description="Of benign validation scores; no label used.")

@@ -1,0 +1,63 @@
+"""qrun: a hardware-targeting experiment runner for federated quantum machine learning.
+
+    import qrun
+    result = qrun.run("nsl-kdd", backend="fake_kyiv")
+    result["metrics"]["test"]["auroc"]
+
+Names load when they are used, so that `import qrun` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backends.catalog import get_target, list_targets
+    from backends.layer import ExpectationLayer
+    from backends.protocol import Executor, Request, Result
+    from backends.twin.executor import TwinExecutor
+    from circuits.compile import compile_ansatz
+    from circuits.qgan import generator
+    from runner.config import RunConfig
+    from runner.run import resume, run
+
+_WHERE = {
+    "Executor": "backends.protocol",
+    "ExpectationLayer": "backends.layer",
+    "Request": "backends.protocol",
+    "Result": "backends.protocol",
+    "RunConfig": "runner.config",
+    "TwinExecutor": "backends.twin.executor",
+    "compile_ansatz": "circuits.compile",
+    "generator": "circuits.qgan",
+    "get_target": "backends.catalog",
+    "list_targets": "backends.catalog",
+    "resume": "runner.run",
+    "run": "runner.run",
+}
+
+__all__ = [
+    "Executor",
+    "ExpectationLayer",
+    "Request",
+    "Result",
+    "RunConfig",
+    "TwinExecutor",
+    "compile_ansatz",
+    "generator",
+    "get_target",
+    "list_targets",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'qrun' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,114 @@
+"""All that defines a run. Where a run lives (folder, chain, store, data) is not part of it, and neither is a secret."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from circuits.errors import UsageError
+from experiments.settings import DataSettings, ModelSettings, Settings
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class RunConfig(Settings):
+    """A run, whole: the same config gives the same CIDs and metrics (same torch wheel, instruction set, device).
+
+    `digest` names it: every figure in a result traces to these values.
+    """
+
+    experiment: str
+    backend: str = "fake_kyiv"
+    engine: Literal["twin", "aer"] = "twin"
+    shots: int | None = Field(None, ge=1, le=10_000_000)
+    nodes: int = Field(3, ge=1, le=50)
+    rounds: int = Field(5, ge=1, le=1000)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+    data: DataSettings = Field(default_factory=lambda: DataSettings())
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings())
+
+    @model_validator(mode="after")
+    def _shots_belong_to_sampling(self) -> RunConfig:
+        if self.engine == "twin" and self.shots is not None:
+            raise ValueError("shots: the twin gives exact expectation values; take --engine aer to sample")
+        return self
+
+    def canonical(self) -> bytes:
+        """The config as canonical JSON (sorted keys, no white space): what the digest is taken of."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical form, 32 bytes."""
+        return hashlib.sha256(self.canonical()).digest()
+
+
+def _known_keys(prefix: tuple[str, ...]) -> list[str]:
+    model: type[Settings] = RunConfig
+    for part in prefix:
+        model = {"data": DataSettings, "model": ModelSettings}.get(part, RunConfig)
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError, origin: str) -> UsageError:
+    """The first thing that is wrong, in one line that names the key and what would do."""
+    first = error.errors()[0]
+    where = tuple(str(part) for part in first["loc"])
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(where[-1], _known_keys(where[:-1]), n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(_known_keys(where[:-1]))}."
+        return UsageError(f"{origin}: unknown key {key!r}.", hint)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    shown = repr(first.get("input"))
+    if key and not isinstance(first.get("input"), dict):
+        return UsageError(f"{origin}: {key} = {shown[:60]}: {message}.")
+    return UsageError(f"{origin}: {message}.")
+
+
+def build_config(values: Mapping[str, Any], origin: str = "the options") -> RunConfig:
+    """A checked RunConfig from nested values.
+
+    Raises:
+        UsageError: in one line, naming the key, the value and what it should be.
+    """
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML config file (hostile until checked: size, syntax).
+
+    Raises:
+        UsageError: no such file, too large, or no TOML; names the line.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"config file {path}: {error.strerror or error}.", "Give the path of a TOML file.") from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise UsageError(f"config file {path}: larger than 1 MiB.", "Is it the right file?")
+    try:
+        return tomllib.loads(raw.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"config file {path}: {error}.", "It has to be TOML; see the README for an example.") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, tables merged key by key; what the command line says wins over the file."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out

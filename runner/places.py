@@ -1,0 +1,51 @@
+"""Where a run happens: folders, chain, store. Not part of what a run is, so not part of its config or digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import UsageError
+from contracts.chain import redact
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data, chain and store are.
+
+    Attributes:
+        data: Folder of the data set's files, None to look for them.
+        chain: URL of a JSON-RPC node, None for the embedded chain in the run's folder.
+        ipfs: Address of an IPFS daemon, None for the content store in the run's folder.
+    """
+
+    data: Path | None = None
+    chain: str | None = None
+    ipfs: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in the run's folder: a URL that holds a key is kept without it."""
+        return {
+            "data": None if self.data is None else str(self.data.absolute()),
+            "chain": None if self.chain is None else redact(self.chain),
+            "ipfs": None if self.ipfs is None else redact(self.ipfs),
+        }
+
+    @classmethod
+    def recall(cls, saved: dict[str, Any], now: Places) -> Places:
+        """The places of a run that goes on: what is given now wins over what was kept.
+
+        Raises:
+            UsageError: the kept URL had a key, which is not kept, and none is given.
+        """
+        out: dict[str, Any] = {}
+        for name in ("chain", "ipfs"):
+            given, kept = getattr(now, name), saved.get(name)
+            if given is None and kept is not None and "***" in kept:
+                raise UsageError(
+                    f"the run's --{name} address {kept} held a key, which is not kept.", f"Give --{name} again."
+                )
+            out[name] = given if given is not None else kept
+        data = now.data if now.data is not None else (Path(saved["data"]) if saved.get("data") else None)
+        return cls(data=data, **out)

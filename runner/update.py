@@ -1,0 +1,187 @@
+"""What a peer publishes after a round: parameters in fixed point, and the models they were made from.
+
+The bytes are canonical (one model, one CID) and the aggregation is integer arithmetic, so that any machine that has
+the published models computes the same aggregate, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from circuits.errors import QrunError
+
+FORMAT = "qrun-update/1"
+SCALE_BITS = 24
+"""A parameter p is stored as round(p * 2**24): steps of 6e-8, float32's own at 1."""
+LIMIT = 1 << 40
+"""Largest magnitude in fixed point (65,536): beyond it a model is broken or hostile."""
+MAX_WEIGHT_SUM = 1 << 20
+"""Largest sum of weights: LIMIT * MAX_WEIGHT_SUM stays well inside 63 bits."""
+MAX_BYTES = 16 << 20
+MAX_INPUTS = 256
+
+IntArray = npt.NDArray[np.int64]
+Blocks = dict[str, IntArray]
+_CID = re.compile(r"[a-zA-Z0-9]{10,120}")
+_NAME = re.compile(r"[a-z0-9_.]{1,64}")
+
+
+class UpdateError(QrunError):
+    """A published model that fails a check; it counts as absent."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A model that this one started from: its CID and integer weight."""
+
+    cid: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """One node's model of one round.
+
+    Attributes:
+        config: SHA-256 of the run's config, hex.
+        feature_map: CID of the feature map that its inputs are features of.
+        round: 0 for the common start, then 1 ...
+        node: Index of the publisher; -1 for the common start.
+        blocks: name -> int64 array in fixed point (SCALE_BITS).
+        inputs: Models and weights that the round started from.
+    """
+
+    config: str
+    feature_map: str
+    round: int
+    node: int
+    blocks: Blocks
+    inputs: tuple[Input, ...]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no white space, integers only. The same update gives the same bytes."""
+        body = {
+            "format": FORMAT,
+            "scale_bits": SCALE_BITS,
+            "config": self.config,
+            "feature_map": self.feature_map,
+            "round": self.round,
+            "node": self.node,
+            "blocks": {
+                name: {"shape": list(block.shape), "values": block.reshape(-1).tolist()}
+                for name, block in self.blocks.items()
+            },
+            "inputs": [{"cid": i.cid, "weight": i.weight} for i in self.inputs],
+        }
+        return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def quantise(parameters: Mapping[str, npt.NDArray[np.floating]]) -> Blocks:
+    """Float parameters to fixed point, rounded half to even.
+
+    Raises:
+        UpdateError: a parameter is not finite or beyond 65,536: training diverged.
+    """
+    out: Blocks = {}
+    for name in sorted(parameters):
+        scaled = np.rint(np.asarray(parameters[name], dtype=np.float64) * float(1 << SCALE_BITS))
+        if not np.isfinite(scaled).all() or (np.abs(scaled) > LIMIT).any():
+            raise UpdateError(
+                f"training diverged: block {name} has parameters that are not finite or beyond 65,536.",
+                "Lower model.generator_rate or model.discriminator_rate.",
+            )
+        out[name] = scaled.astype(np.int64)
+    return out
+
+
+def dequantise(blocks: Blocks) -> dict[str, npt.NDArray[np.float64]]:
+    """Fixed point back to float64 (exact: 40 bits fit in the mantissa)."""
+    return {name: block.astype(np.float64) / float(1 << SCALE_BITS) for name, block in blocks.items()}
+
+
+def aggregate(models: Sequence[Blocks], weights: Sequence[int]) -> Blocks:
+    """The weighted mean of models in fixed point, rounded half up: sum(w_i p_i) / sum(w_i), exact integers.
+
+    Raises:
+        UpdateError: no positive weight, a negative one, a sum over 2**20, or models of different shapes.
+    """
+    total = sum(weights)
+    if not models or len(models) != len(weights) or total <= 0 or min(weights) < 0 or total > MAX_WEIGHT_SUM:
+        raise UpdateError(f"cannot aggregate {len(models)} models with weights {list(weights)[:8]}.")
+    shapes = {name: block.shape for name, block in models[0].items()}
+    out: Blocks = {}
+    for model in models:
+        if {name: block.shape for name, block in model.items()} != shapes:
+            raise UpdateError("cannot aggregate models of different shapes.")
+    for name, shape in shapes.items():
+        weighted = np.zeros(shape, dtype=np.int64)
+        for model, weight in zip(models, weights, strict=True):
+            weighted += np.int64(weight) * model[name]
+        out[name] = (2 * weighted + total) // (2 * total)
+    return out
+
+
+def _need(condition: bool, what: str) -> None:
+    if not condition:
+        raise UpdateError(f"model file rejected: {what}.")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Update:
+    """Read a published model, hostile until checked: size, schema, shapes, range, canonical form.
+
+    Args:
+        data: The file's bytes (their CID is the store's business).
+        shapes: The shapes that the run's model has; None accepts any.
+
+    Raises:
+        UpdateError: naming the first check that failed.
+    """
+    _need(len(data) <= MAX_BYTES, f"{len(data)} bytes, more than {MAX_BYTES}")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UpdateError("model file rejected: not JSON.") from None
+    keys = {"format", "scale_bits", "config", "feature_map", "round", "node", "blocks", "inputs"}
+    _need(isinstance(body, dict) and set(body) == keys, "its keys are not those of an update")
+    _need(body["format"] == FORMAT and body["scale_bits"] == SCALE_BITS, f"not of format {FORMAT}")
+    _need(isinstance(body["config"], str) and bool(re.fullmatch(r"[0-9a-f]{64}", body["config"])), "config digest")
+    _need(isinstance(body["feature_map"], str) and bool(_CID.fullmatch(body["feature_map"])), "feature map CID")
+    _need(_is_int(body["round"]) and 0 <= body["round"] <= 1_000_000, "round number")
+    _need(_is_int(body["node"]) and -1 <= body["node"] <= 100_000, "node index")
+    _need(isinstance(body["inputs"], list) and len(body["inputs"]) <= MAX_INPUTS, "list of inputs")
+    inputs = []
+    for entry in body["inputs"]:
+        _need(isinstance(entry, dict) and set(entry) == {"cid", "weight"}, "an input's keys")
+        _need(isinstance(entry["cid"], str) and bool(_CID.fullmatch(entry["cid"])), "an input's CID")
+        _need(_is_int(entry["weight"]) and 0 < entry["weight"] <= MAX_WEIGHT_SUM, "an input's weight")
+        inputs.append(Input(entry["cid"], entry["weight"]))
+    _need(isinstance(body["blocks"], dict) and 0 < len(body["blocks"]) <= 256, "its blocks")
+    blocks: Blocks = {}
+    for name, block in body["blocks"].items():
+        _need(bool(_NAME.fullmatch(name)), "a block's name")
+        _need(isinstance(block, dict) and set(block) == {"shape", "values"}, f"block {name}: keys")
+        shape, values = block["shape"], block["values"]
+        _need(
+            isinstance(shape, list) and len(shape) <= 4 and all(_is_int(s) and 0 < s <= 1 << 22 for s in shape),
+            f"block {name}: shape",
+        )
+        _need(isinstance(values, list) and all(map(_is_int, values)), f"block {name}: values are not integers")
+        _need(len(values) == int(np.prod(shape, dtype=object)), f"block {name}: values do not fill its shape")
+        _need(all(-LIMIT <= v <= LIMIT for v in values), f"block {name}: a value beyond 65,536")
+        blocks[name] = np.array(values, dtype=np.int64).reshape(shape)
+    if shapes is not None:
+        got = {name: block.shape for name, block in blocks.items()}
+        _need(got == dict(shapes), "its shapes are not those of the run's model")
+    update = Update(body["config"], body["feature_map"], body["round"], body["node"], blocks, tuple(inputs))
+    _need(update.to_bytes() == data, "not in canonical form")
+    return update
