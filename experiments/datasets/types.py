@@ -41,9 +41,7 @@ class Records:
 
     def take(self, index: IntArray | BoolArray) -> Records:
         """The records at `index`, in that order."""
-        return Records(
-            self.numeric[index], self.categorical[index], self.attack[index], self.line[index], self.file
-        )
+        return Records(self.numeric[index], self.categorical[index], self.attack[index], self.line[index], self.file)
 
 
 @dataclass(frozen=True)
