@@ -1,0 +1,85 @@
+"""Names of targets: `ideal` and every fake device that the Runtime ships."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from typing import TYPE_CHECKING, Any
+
+from backends.snapshots import TargetSummary, folders, summarise
+from circuits.errors import UsageError
+
+if TYPE_CHECKING:
+    from backends.target import Target
+
+IDEAL = TargetSummary("ideal", "ideal", None, (), None, None, None, None, None, None, None)
+
+
+def list_targets() -> list[TargetSummary]:
+    """All targets: the ideal one first, then the fake devices by name."""
+    return [show(name) for name in ("ideal", *folders())]
+
+
+def show(name: str) -> TargetSummary:
+    """One target in figures.
+
+    Raises:
+        UsageError: An unknown name.
+    """
+    known = _resolve(name)
+    return IDEAL if known == "ideal" else _summary(known)
+
+
+@functools.cache
+def _summary(name: str) -> TargetSummary:
+    return summarise(name)
+
+
+def get_target(name: str) -> Target:
+    """The target of that name, with its device; upper case, spaces, dashes and a missing `fake_` are forgiven.
+
+    Raises:
+        UsageError: An unknown name (with a suggestion), or a hardware device.
+    """
+    return _load(_resolve(name))
+
+
+@functools.cache
+def _load(name: str) -> Target:
+    from backends.target import Target
+
+    if name == "ideal":
+        return Target("ideal", "ideal", None, None, None, ())
+    summary = _summary(name)
+    return Target(
+        name, "fake", _fake_backends()[name](), summary.calibration_date, summary.qubits, summary.native_gates
+    )
+
+
+@functools.cache
+def _fake_backends() -> dict[str, Any]:
+    from qiskit_ibm_runtime import fake_provider
+    from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
+
+    kinds: list[Any] = [kind for kind in vars(fake_provider).values() if isinstance(kind, type)]
+    return {kind.backend_name: kind for kind in kinds if issubclass(kind, FakeBackendV2) and kind is not FakeBackendV2}
+
+
+def _resolve(name: str) -> str:
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    known = ("ideal", *folders())
+    for candidate in (plain, f"fake_{plain}", plain.replace("fake", "fake_", 1)):
+        if candidate in known:
+            return candidate
+    if plain.startswith("ibm"):
+        twin = plain.replace("ibm_", "fake_", 1)
+        hint = f" Its packaged calibration runs as {twin}." if twin in known else ""
+        raise UsageError(
+            f"{name} is hardware: such targets come with a token through IBM's Runtime and are not in this version.",
+            f"Use a fake device or `ideal` (`qrun backends list`).{hint}",
+        )
+    # Without the common prefix, which would make any two names look alike.
+    short = {target.removeprefix("fake_"): target for target in known}
+    close = difflib.get_close_matches(plain.removeprefix("fake_"), list(short), n=1)
+    hint = f"Did you mean {short[close[0]]}? " if close else ""
+    raise UsageError(f"unknown backend {name!r}.", f"{hint}`qrun backends list` shows all.")

@@ -1,0 +1,103 @@
+"""A named place to run circuits, and the part of a device that a circuit uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qiskit.providers import BackendV2, Options
+from qiskit.transpiler import Target as QiskitTarget
+
+from circuits.errors import QrunError
+from circuits.targets import copy_target
+
+
+class SubDevice(BackendV2):
+    """A device restricted to some physical qubits, renumbered 0..k-1, with the same calibrations.
+
+    Simulators build and run it tens of times faster than the whole device, with the same errors. It has no `run` of
+    its own: engines take its target and its noise.
+    """
+
+    def __init__(self, parent: BackendV2, physical_qubits: Sequence[int]) -> None:
+        """Cut `parent` to `physical_qubits`; qubit `physical_qubits[w]` becomes w."""
+        available = parent.target.num_qubits
+        if len(set(physical_qubits)) != len(physical_qubits) or not all(0 <= q < available for q in physical_qubits):
+            raise QrunError(
+                f"{parent.name} cannot be cut to the qubits {list(physical_qubits)}.",
+                f"Give distinct qubits between 0 and {available - 1}.",
+            )
+        super().__init__(name=f"{parent.name}_sub{len(physical_qubits)}")
+        self._target = copy_target(parent.target, qubits=physical_qubits)
+
+    @property
+    def target(self) -> QiskitTarget:
+        """The cut-down qiskit Target."""
+        return self._target
+
+    @property
+    def max_circuits(self) -> None:
+        """No limit."""
+        return None
+
+    @classmethod
+    def _default_options(cls) -> Options:
+        return Options(shots=1024)
+
+    def run(self, run_input: Any, **options: Any) -> Any:
+        """Raise: the part of a device is run by an engine, not by itself."""
+        raise QrunError(f"{self.name} has no run of its own.", "Use an engine: backends.engines.make_executor.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A named place to run.
+
+    Attributes:
+        name: As `qrun backends list` shows it.
+        kind: "ideal" has no errors, any gate and any coupling; "fake" is a device with a packaged calibration.
+        backend: The whole device; None for the ideal target.
+        calibration_date: ISO 8601, None for the ideal target.
+        num_qubits: Qubits of the device; None for the ideal target, which has as many as a circuit asks for.
+        native_gates: Names of the device's gates; empty for the ideal target, which takes any.
+    """
+
+    name: str
+    kind: Literal["ideal", "fake"]
+    backend: BackendV2 | None
+    calibration_date: str | None
+    num_qubits: int | None
+    native_gates: tuple[str, ...]
+
+    def cut(self, physical_qubits: Sequence[int]) -> SubDevice:
+        """The device on `physical_qubits` alone (`CompiledCircuit.physical_qubits`), renumbered in that order.
+
+        Raises:
+            QrunError: The ideal target has no device to cut; or a qubit is not on the device.
+        """
+        if self.backend is None:
+            raise QrunError(f"the target {self.name} has no device that could be cut down.")
+        return SubDevice(self.backend, physical_qubits)
+
+    def readout_errors(self, qubit: int) -> tuple[float, float]:
+        """(p01, p10) of a physical qubit: P(read 1 | prepared 0) and P(read 0 | prepared 1).
+
+        As Aer's `NoiseModel.from_backend` takes them: the two separate figures where the qiskit Target has them, else
+        its one readout error for both. (0, 0) for the ideal target.
+        """
+        if self.backend is None:
+            return 0.0, 0.0
+        return readout_errors(self.backend.target, qubit)
+
+
+def readout_errors(target: QiskitTarget, qubit: int) -> tuple[float, float]:
+    """(P(1 | 0), P(0 | 1)) of a qubit of a qiskit Target; see `Target.readout_errors`."""
+    entries = target["measure"] if "measure" in target.operation_names else None
+    properties = entries.get((qubit,)) if entries else None
+    if properties is None:
+        return 0.0, 0.0
+    if hasattr(properties, "prob_meas1_prep0") and hasattr(properties, "prob_meas0_prep1"):
+        return float(properties.prob_meas1_prep0), float(properties.prob_meas0_prep1)
+    error = 0.0 if properties.error is None else float(properties.error)
+    return error, error

@@ -1,0 +1,239 @@
+"""Exact expectation values and gradients of a program, in the Heisenberg picture.
+
+The m observables, as real Pauli vectors, are carried backwards through the blocks once per weight vector. Since the
+inputs enter only before the first entangling gate on their wire, that part does not depend on the batch: each sample
+is a product state, and its values are <O_m, v_1 x ... x v_k>. The gradient of the backward walk is written by hand:
+with O_s = G_s^T O_{s+1} and cotangents R_{s+1} = G_s R_s, the derivative by G_s is O_{s+1} R_s^T, so that the cotangent
+walks forward through the same channels as a (weighted sum of) state(s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.observables import ZString
+from backends.twin.apply import apply_pair, outer_pair
+from backends.twin.program import Program, Run
+from circuits.errors import QrunError
+
+_CHUNK = 2**22
+"""Elements of the largest temporary in the contraction with the batch (16 MiB in float32)."""
+
+
+class Runs:
+    """Many runs evaluated at once: their PTMs from the angles.
+
+    Each step F_{j+1} Rz(a) is affine in (1, cos a, sin a): F D_1 + cos a F D_c + sin a F D_s. Runs are padded to the
+    longest one with steps that are the identity at any angle.
+    """
+
+    def __init__(self, runs: Sequence[Run], n_inputs: int, n_weights: int, dtype: torch.dtype) -> None:
+        steps = max((len(run.angles) for run in runs), default=0)
+        shape = (len(runs), steps)
+        start = np.tile(np.eye(4), (len(runs), 1, 1))
+        basis = np.zeros((*shape, 3, 4, 4))
+        basis[:, :, 0] = np.eye(4)
+        constant, inputs, weights = np.zeros(shape), np.zeros((*shape, n_inputs)), np.zeros((*shape, n_weights))
+        for i, run in enumerate(runs):
+            start[i] = run.fixed[0]
+            for j, angle in enumerate(run.angles):
+                basis[i, j] = run.fixed[j + 1] @ _ROTATION
+                constant[i, j], inputs[i, j], weights[i, j] = angle.constant, angle.inputs, angle.weights
+        self.shape = shape
+        self.start, self.basis, self.constant, self.inputs, self.weights = (
+            torch.as_tensor(array, dtype=dtype)
+            for array in (start, basis.reshape(*shape, 3, 16), constant, inputs, weights)
+        )
+
+    def channels(self, weights: Tensor) -> Tensor:
+        """(n_weights,) -> (runs, 4, 4)."""
+        result = self.start
+        factors = self._steps(self.constant + self.weights @ weights)
+        for step in range(self.shape[1]):
+            result = factors[:, step] @ result
+        return result
+
+    def states(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """(batch, n_inputs), (n_weights,) -> (batch, runs, 4): the Pauli vectors of the runs on |0>."""
+        angles = self.constant + self.weights @ weights
+        batch = angles + torch.einsum("skz,bz->bsk", self.inputs, inputs)
+        factors = self._steps(batch)
+        # |0><0| has the Pauli vector (1, 0, 0, 1).
+        result = (self.start[:, :, 0] + self.start[:, :, 3])[None, :, :, None].expand(len(inputs), -1, -1, -1)
+        for step in range(self.shape[1]):
+            result = factors[:, :, step] @ result
+        return result[..., 0]
+
+    def _steps(self, angles: Tensor) -> Tensor:
+        """(..., runs, steps) -> (..., runs, steps, 4, 4)."""
+        waves = torch.stack([torch.ones_like(angles), torch.cos(angles), torch.sin(angles)], -1)
+        return torch.matmul(waves[..., None, :], self.basis).reshape(*angles.shape, 4, 4)
+
+
+_ROTATION = np.zeros((3, 4, 4))
+_ROTATION[0, 0, 0] = _ROTATION[0, 3, 3] = 1.0
+_ROTATION[1, 1, 1] = _ROTATION[1, 2, 2] = 1.0
+_ROTATION[2, 1, 2], _ROTATION[2, 2, 1] = -1.0, 1.0
+"""Rz(a) = _ROTATION[0] + cos a _ROTATION[1] + sin a _ROTATION[2] on Pauli vectors."""
+
+
+class Heisenberg:
+    """Evaluates one program for one set of observables.
+
+    Args:
+        program: From `build_program`; inputs only before the first entangling gate on their wire.
+        observables: (m) sums of Z-strings on virtual qubits.
+        n_inputs, n_weights: Lengths of the parameter vectors.
+        dtype: torch.float32 or torch.float64.
+
+    Raises:
+        QrunError: Inputs after an entangling gate.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        observables: Sequence[Sequence[ZString]],
+        *,
+        n_inputs: int,
+        n_weights: int,
+        dtype: torch.dtype,
+    ) -> None:
+        if not program.inputs_come_first:
+            raise QrunError(
+                "this engine takes inputs before the first entangling gate on their qubit, and this circuit has some "
+                "after it.",
+                "Put the inputs first, or use --engine aer.",
+            )
+        self.width = len(program.first)
+        self.dtype = dtype
+        self.first = Runs(program.first, n_inputs, n_weights, dtype)
+        inner = [run for block in program.blocks for run in (block.before_low, block.before_high) if run is not None]
+        last = [run for run in program.last if run is not None]
+        self.runs = Runs([*inner, *last, _NOTHING], n_inputs, n_weights, dtype)
+        nothing, number = len(inner) + len(last), iter(range(len(inner) + len(last)))
+        pairs = [
+            [nothing if run is None else next(number) for run in (block.before_low, block.before_high)]
+            for block in program.blocks
+        ]
+        self.pairs = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+        self.last = torch.tensor([nothing if run is None else next(number) for run in program.last])
+        self.blocks = torch.as_tensor(np.array([b.channel for b in program.blocks]).reshape(-1, 16, 16), dtype=dtype)
+        self.axes = tuple((block.low, block.high) for block in program.blocks)
+        self.readout = torch.as_tensor(program.readout, dtype=dtype)
+        self.observables = [_split(strings, program.outputs, self.width, dtype) for strings in observables]
+
+    def observables_at_start(self, weights: Tensor) -> Tensor:
+        """(n_weights,) -> (m, 4^k): the observables just after the first runs; differentiable."""
+        channels = self.runs.channels(weights)
+        vectors = self._measured(channels[self.last])
+        if not self.axes:
+            return vectors
+        low, high = channels[self.pairs[:, 0]], channels[self.pairs[:, 1]]
+        before = torch.einsum("sij,skl->sikjl", low, high).reshape(-1, 16, 16)
+        result: Tensor = _Chain.apply(vectors, self.blocks @ before, self.axes, self.width)
+        return result
+
+    def values(self, vectors: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+        """(m, 4^k) of `observables_at_start`, (batch, n_inputs), (n_weights,) -> (batch, m); differentiable."""
+        states = self.first.states(inputs, weights)
+        half = (self.width + 1) // 2
+        left, right = _products(states[:, :half]), _products(states[:, half:])
+        result: Tensor = _Contract.apply(vectors.reshape(len(vectors), left.shape[1], -1), left, right)
+        return result
+
+    def _measured(self, last: Tensor) -> Tensor:
+        """(k, 4, 4) last runs -> (m, 4^k): the observables as measured, before the last runs."""
+        # Row p: what position p's measured Z is before its last run. A position without Z has I, which every
+        # trace-preserving run leaves as it is.
+        measured = self.readout[:, :1] * last[:, 0] + self.readout[:, 1:] * last[:, 3]
+        identity = torch.zeros(4, dtype=self.dtype)
+        identity[0] = 1.0
+        rows = []
+        for coefficients, where in self.observables:
+            factors = torch.where(where[:, :, None], measured, identity)
+            rows.append(coefficients @ _products(factors))
+        return torch.stack(rows)
+
+
+_NOTHING = Run((np.eye(4),), ())
+
+
+def _split(
+    strings: Sequence[ZString], outputs: tuple[int, ...], width: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Coefficients (t) and masks (t, k) of the positions that carry a Z."""
+    where = torch.zeros(len(strings), width, dtype=torch.bool)
+    for i, (_, qubits) in enumerate(strings):
+        where[i, [outputs[qubit] for qubit in qubits]] = True
+    return torch.tensor([coefficient for coefficient, _ in strings], dtype=dtype), where
+
+
+def _products(factors: Tensor) -> Tensor:
+    """(n, k, 4) -> (n, 4^k): row-wise tensor products, position 0 slowest; (n, 1) of ones for k = 0."""
+    result = torch.ones(len(factors), 1, dtype=factors.dtype)
+    for position in range(factors.shape[1]):
+        result = (result[:, :, None] * factors[:, position, None, :]).reshape(len(factors), -1)
+    return result
+
+
+class _Chain(torch.autograd.Function):
+    """Observables (m, 4^k) back through the blocks (S, 16, 16), and the adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, blocks: Tensor, axes: tuple[tuple[int, int], ...], width: int) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        after: list[Tensor] = []
+        for block, (low, high) in zip(reversed(blocks.unbind()), reversed(axes), strict=True):
+            if keep:
+                after.append(vectors)
+            vectors = apply_pair(vectors, block.T, low, high, width)
+        if keep:
+            ctx.save_for_backward(blocks, *after)
+            ctx.axes, ctx.width = axes, width
+        return vectors
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        blocks, *after = ctx.saved_tensors
+        gradient = torch.empty_like(blocks)
+        for s, (low, high) in enumerate(ctx.axes):
+            gradient[s] = outer_pair(after[-1 - s], cotangent, low, high, ctx.width)
+            cotangent = apply_pair(cotangent, blocks[s], low, high, ctx.width)
+        return cotangent, gradient, None, None
+
+
+class _Contract(torch.autograd.Function):
+    """values[b, m] = sum_ij left[b, i] vectors[m, i, j] right[b, j], in chunks of the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors, left, right)
+        values = left.new_empty(len(left), len(vectors))
+        for part in _chunks(vectors, left):
+            half = left[part] @ vectors
+            values[part] = torch.einsum("mbj,bj->bm", half, right[part])
+        return values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        vectors, left, right = ctx.saved_tensors
+        by_vectors, by_left, by_right = torch.zeros_like(vectors), torch.empty_like(left), torch.empty_like(right)
+        for part in _chunks(vectors, left):
+            scaled = cotangent[part].T[:, :, None] * right[part]  # (m, b, j)
+            by_vectors += left[part].T @ scaled
+            by_left[part] = torch.einsum("mbj,mij->bi", scaled, vectors)
+            by_right[part] = torch.einsum("mbj,bm->bj", left[part] @ vectors, cotangent[part])
+        return by_vectors, by_left, by_right
+
+
+def _chunks(vectors: Tensor, left: Tensor) -> list[slice]:
+    size = max(1, _CHUNK // (vectors.shape[0] * max(vectors.shape[1:])))
+    return [slice(start, start + size) for start in range(0, len(left), size)]

@@ -1,0 +1,289 @@
+"""A compiled circuit as a program of Pauli-transfer matrices.
+
+Every single-qubit gate is written as fixed channels around rotations about Z, whose angles are affine in inputs and
+weights. Between two entangling gates a wire thus carries one *run*
+
+    F_K Rz(a_K) F_{K-1} ... Rz(a_1) F_0,      a = constant + C_in z + C_w theta,
+
+and the circuit is: a run on every wire (the product state), then *blocks*, each a two-qubit channel after a run on
+either wire, then a last run on every wire. This module knows numpy and qiskit; torch evaluates the program.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from qiskit.circuit import Gate, Instruction, Parameter, ParameterExpression
+from qiskit.circuit.library import CXGate, HGate, SXGate
+
+from backends.twin.channels import Channels
+from backends.twin.pauli import Array, ptm_of_unitary
+from circuits.errors import QrunError
+from circuits.types import CompiledCircuit
+
+_HALF_TURN = math.pi / 2
+_H = ptm_of_unitary(HGate().to_matrix())
+_SX = ptm_of_unitary(SXGate().to_matrix())
+_S = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+_CX = ptm_of_unitary(CXGate().to_matrix())
+_SWAPPED = np.arange(16).reshape(4, 4).T.reshape(-1)
+"""Index order that exchanges the two qubits of a 16x16 matrix."""
+
+
+@dataclass(frozen=True)
+class Angle:
+    """constant + inputs . z + weights . theta, radians."""
+
+    constant: float
+    inputs: Array
+    weights: Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """Fixed 4x4 channels around Z rotations: fixed[K] Rz(angles[K-1]) ... Rz(angles[0]) fixed[0]."""
+
+    fixed: tuple[Array, ...]
+    angles: tuple[Angle, ...]
+
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether an angle depends on the inputs."""
+        return any(angle.inputs.any() for angle in self.angles)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A two-qubit channel on tensor positions low < high, after a run on each (None: the identity).
+
+    `channel` is 16x16, index 4 * (Pauli at low) + (Pauli at high).
+    """
+
+    low: int
+    high: int
+    before_low: Run | None
+    before_high: Run | None
+    channel: Array
+
+
+@dataclass(frozen=True)
+class Program:
+    """The whole circuit on k tensor positions.
+
+    Attributes:
+        positions: positions[w] is the tensor position of wire w; entangled wires are near each other.
+        first: (k) the run at each position before its first block.
+        blocks: In time order.
+        last: (k) the run after the last block; None where there was no block.
+        readout: (k, 2) a measured Z is readout[p, 0] I + readout[p, 1] Z.
+        outputs: Tensor position of each virtual qubit at the end.
+    """
+
+    positions: tuple[int, ...]
+    first: tuple[Run, ...]
+    blocks: tuple[Block, ...]
+    last: tuple[Run | None, ...]
+    readout: Array
+    outputs: tuple[int, ...]
+
+    @property
+    def inputs_come_first(self) -> bool:
+        """Whether inputs enter only before the first entangling gate on their wire (what `heisenberg` needs)."""
+        later = [run for block in self.blocks for run in (block.before_low, block.before_high)]
+        return not any(run is not None and run.takes_inputs for run in (*later, *self.last))
+
+
+def build_program(compiled: CompiledCircuit, channels: Channels, *, readout_error: bool = True) -> Program:
+    """Turn a compiled circuit into a program, with the noise of `channels` after every gate.
+
+    Raises:
+        QrunError: A gate on more than two qubits, a gate or an angle that this engine cannot read, or a gate that the
+            device does not have there.
+    """
+    builder = _Builder(compiled, channels)
+    for instruction in compiled.circuit.data:
+        wires = tuple(compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits)
+        builder.add(instruction.operation, wires)
+    return builder.finish(readout_error)
+
+
+class _Builder:
+    """Collects primitives wire by wire, and closes a run wherever a two-qubit gate comes."""
+
+    def __init__(self, compiled: CompiledCircuit, channels: Channels) -> None:
+        self.compiled, self.channels = compiled, channels
+        self.inputs = {parameter: i for i, parameter in enumerate(compiled.inputs)}
+        self.weights = {parameter: i for i, parameter in enumerate(compiled.weights)}
+        self.width = compiled.circuit.num_qubits
+        self.positions = _order_wires(compiled)
+        self.fixed: list[list[Array]] = [[np.eye(4)] for _ in range(self.width)]
+        self.angles: list[list[Angle]] = [[] for _ in range(self.width)]
+        self.first: dict[int, Run] = {}
+        self.blocks: list[Block] = []
+        self.unitaries: dict[str, Array] = {}
+
+    def add(self, operation: Instruction, wires: tuple[int, ...]) -> None:
+        """Add a gate and its noise."""
+        name = operation.name
+        if name == "barrier":
+            return
+        if not isinstance(operation, Gate) or len(wires) > 2:
+            raise QrunError(
+                f"this engine runs gates on one or two qubits, not {name!r} on {len(wires)}.",
+                "Compile the circuit for a device, and leave measurements to the engine.",
+            )
+        noise = self.channels.after(name, wires)
+        if len(wires) == 2:
+            self._two_qubit(operation, wires, noise)
+            return
+        self._one_qubit(operation, wires[0])
+        if noise is not None:
+            self._fix(wires[0], noise)
+
+    def finish(self, readout_error: bool) -> Program:
+        first: list[Run] = []
+        last: list[Run | None] = []
+        by_position = sorted(range(self.width), key=lambda wire: self.positions[wire])
+        for wire in by_position:
+            run = self._close(wire)
+            last.append(run if wire in self.first else None)
+            first.append(self.first.get(wire, run))
+        readout = np.tile([0.0, 1.0], (self.width, 1))
+        if readout_error:
+            for wire in range(self.width):
+                p01, p10 = self.channels.readout(wire)
+                readout[self.positions[wire]] = (p10 - p01, 1.0 - p01 - p10)
+        return Program(
+            positions=self.positions,
+            first=tuple(first),
+            blocks=tuple(self.blocks),
+            last=tuple(last),
+            readout=readout,
+            outputs=tuple(self.positions[wire] for wire in self.compiled.final_layout),
+        )
+
+    def _fix(self, wire: int, channel: Array) -> None:
+        self.fixed[wire][-1] = channel @ self.fixed[wire][-1]
+
+    def _rotate(self, wire: int, value: float | ParameterExpression, *, plus: float = 0.0) -> None:
+        """Rz(value + plus)."""
+        angle = self._affine(value, plus)
+        self.angles[wire].append(angle)
+        self.fixed[wire].append(np.eye(4))
+
+    def _one_qubit(self, operation: Gate, wire: int) -> None:
+        """Ideal single-qubit gates in terms of Z rotations and fixed channels (global phases do not matter)."""
+        name, params = operation.name, operation.params
+        if name in ("rz", "p", "u1"):
+            self._rotate(wire, params[0])
+        elif name == "rx":
+            self._fix(wire, _H)
+            self._rotate(wire, params[0])
+            self._fix(wire, _H)
+        elif name == "ry":  # RY = S RX S^-1 = S H RZ H S^-1
+            self._fix(wire, _H @ _S.T)
+            self._rotate(wire, params[0])
+            self._fix(wire, _S @ _H)
+        elif name in ("u", "u3"):  # U(t, f, l) = RZ(f + pi) SX RZ(t + pi) SX RZ(l)
+            theta, phi, lam = params
+            self._rotate(wire, lam)
+            self._fix(wire, _SX)
+            self._rotate(wire, theta, plus=math.pi)
+            self._fix(wire, _SX)
+            self._rotate(wire, phi, plus=math.pi)
+        elif name == "u2":  # U2(f, l) = RZ(f + pi/2) SX RZ(l - pi/2)
+            phi, lam = params
+            self._rotate(wire, lam, plus=-_HALF_TURN)
+            self._fix(wire, _SX)
+            self._rotate(wire, phi, plus=_HALF_TURN)
+        else:
+            self._fix(wire, self._unitary(operation))
+
+    def _two_qubit(self, operation: Gate, wires: tuple[int, ...], noise: Array | None) -> None:
+        after = np.eye(16) if noise is None else noise
+        if operation.name == "rzz":  # RZZ = CX (1 x RZ) CX
+            self._block(wires, _CX)
+            self._rotate(wires[1], operation.params[0])
+            self._block(wires, after @ _CX)
+        else:
+            self._block(wires, after @ self._unitary(operation))
+
+    def _block(self, wires: tuple[int, ...], channel: Array) -> None:
+        before: list[Run | None] = []
+        for wire in wires:
+            run = self._close(wire)
+            before.append(run if wire in self.first else None)
+            self.first.setdefault(wire, run)
+        a, b = (self.positions[wire] for wire in wires)
+        if a < b:
+            self.blocks.append(Block(a, b, before[0], before[1], channel))
+        else:
+            self.blocks.append(Block(b, a, before[1], before[0], channel[np.ix_(_SWAPPED, _SWAPPED)]))
+
+    def _close(self, wire: int) -> Run:
+        run = Run(tuple(self.fixed[wire]), tuple(self.angles[wire]))
+        self.fixed[wire], self.angles[wire] = [np.eye(4)], []
+        return run
+
+    def _unitary(self, operation: Gate) -> Array:
+        """The PTM of a gate without free parameters."""
+        if any(isinstance(value, ParameterExpression) and value.parameters for value in operation.params):
+            raise QrunError(
+                f"this engine cannot vary the parameter of a {operation.name!r} gate.",
+                "It varies rx, ry, rz, p, u, u1, u2, u3 and rzz: compile to one of them.",
+            )
+        key = f"{operation.name}{[float(value) for value in operation.params]}"
+        if operation.params or key not in self.unitaries:
+            self.unitaries[key] = ptm_of_unitary(np.asarray(operation.to_matrix(), dtype=np.complex128))
+        return self.unitaries[key]
+
+    def _affine(self, value: float | ParameterExpression, plus: float) -> Angle:
+        inputs, weights = np.zeros(len(self.inputs)), np.zeros(len(self.weights))
+        if not isinstance(value, ParameterExpression):
+            return Angle(float(value) + plus, inputs, weights)
+        parameters = sorted(value.parameters, key=lambda parameter: parameter.name)
+        constant = _evaluate(value, dict.fromkeys(parameters, 0.0))
+        probe = constant
+        for number, parameter in enumerate(parameters):
+            slope = _evaluate(value, {p: float(p is parameter) for p in parameters}) - constant
+            probe += slope * (0.3 + number)
+            if parameter in self.inputs:
+                inputs[self.inputs[parameter]] = slope
+            elif parameter in self.weights:
+                weights[self.weights[parameter]] = slope
+            else:
+                raise QrunError(f"the circuit's parameter {parameter.name} is neither an input nor a weight.")
+        # One more point tells an affine expression from any other.
+        there = _evaluate(value, {parameter: 0.3 + number for number, parameter in enumerate(parameters)})
+        if abs(there - probe) > 1e-9 * (1.0 + abs(probe)):
+            raise QrunError(f"this engine takes angles that are linear in the parameters, not {value}.")
+        return Angle(constant + plus, inputs, weights)
+
+
+def _evaluate(expression: ParameterExpression, values: dict[Parameter, float]) -> float:
+    return float(expression.bind(values))
+
+
+def _order_wires(compiled: CompiledCircuit) -> tuple[int, ...]:
+    """Tensor positions of the wires: Cuthill and McKee's order of the coupling graph, so that blocks are adjacent."""
+    neighbours: list[set[int]] = [set() for _ in range(compiled.circuit.num_qubits)]
+    for instruction in compiled.circuit.data:
+        if len(instruction.qubits) == 2:
+            a, b = (compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits)
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    order: list[int] = []
+    by_degree = sorted(range(len(neighbours)), key=lambda wire: (len(neighbours[wire]), wire))
+    for start in by_degree:
+        queue = [start]
+        while queue:
+            wire = queue.pop(0)
+            if wire in order:
+                continue
+            order.append(wire)
+            queue += sorted(neighbours[wire] - set(order), key=lambda other: (len(neighbours[other]), other))
+    positions: npt.NDArray[np.int64] = np.argsort(order)
+    return tuple(int(position) for position in positions)

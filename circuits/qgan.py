@@ -1,0 +1,74 @@
+"""The generator of the hybrid quantum GAN: RY(z) on every qubit, then a hardware-efficient SU(2) ansatz."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.circuit.library import efficient_su2
+
+from circuits.errors import UsageError
+from circuits.types import Ansatz
+
+ENTANGLEMENTS = ("full", "linear", "reverse_linear", "pairwise", "circular", "sca")
+"""The entangling patterns of qiskit's `efficient_su2`."""
+
+ROTATIONS = ("rx", "ry", "rz")
+"""Rotation gates that a block may use; all have generators with eigenvalues +-1/2."""
+
+
+def generator(
+    qubits: int,
+    reps: int = 4,
+    entanglement: str = "reverse_linear",
+    rotation_blocks: Sequence[str] = ("ry", "rz"),
+) -> Ansatz:
+    """Build U(z, theta) = EfficientSU2(theta) . prod_i RY(z_i) on `qubits` qubits.
+
+    With rotation blocks (ry, rz) there are 2 * qubits * (reps + 1) weights. The last `qubits` RZ weights commute with
+    every Pauli-Z observable, so that their gradient is zero there; they stay, so that the ansatz is the library's own.
+
+    Args:
+        qubits: Number of qubits, at least 1; also the number of inputs.
+        reps: How often an entangling layer and a rotation layer follow the first rotation layer; at least 0.
+        entanglement: One of `ENTANGLEMENTS`.
+        rotation_blocks: The rotations of a layer, in order; each one of `ROTATIONS`.
+
+    Returns:
+        The ansatz, with inputs z_0 ... and weights in the order of the library.
+
+    Raises:
+        UsageError: A number out of range or an unknown name.
+    """
+    if not isinstance(qubits, int) or isinstance(qubits, bool) or qubits < 1:
+        raise UsageError(f"a generator needs at least 1 qubit, not {qubits!r}.", "Give a whole number of 1 or more.")
+    if not isinstance(reps, int) or isinstance(reps, bool) or reps < 0:
+        raise UsageError(f"reps must be 0 or more, not {reps!r}.", "Give a whole number, for example 4.")
+    _one_of(entanglement, ENTANGLEMENTS, "entanglement")
+    if isinstance(rotation_blocks, str) or not rotation_blocks:
+        raise UsageError(f"rotation_blocks must be a list of gate names, not {rotation_blocks!r}.", 'Try ("ry", "rz").')
+    for block in rotation_blocks:
+        _one_of(block, ROTATIONS, "rotation block")
+
+    inputs = ParameterVector("z", qubits)
+    circuit = QuantumCircuit(qubits)
+    for qubit in range(qubits):
+        circuit.ry(inputs[qubit], qubit)
+    layers = efficient_su2(qubits, list(rotation_blocks), entanglement=entanglement, reps=reps)
+    circuit.compose(layers, inplace=True)
+    return Ansatz(
+        name=f"qgan-{qubits}q-{reps}r-{entanglement}-{'+'.join(rotation_blocks)}",
+        circuit=circuit,
+        inputs=tuple(inputs),
+        weights=tuple(layers.parameters),
+    )
+
+
+def _one_of(name: str, known: Sequence[str], what: str) -> None:
+    if name in known:
+        return
+    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"unknown {what} {name!r}.", f"{hint}Known: {', '.join(known)}.")
