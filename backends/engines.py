@@ -1,0 +1,49 @@
+"""Engines by name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from circuits.errors import UsageError
+
+if TYPE_CHECKING:
+    from backends.protocol import Executor
+    from backends.target import Target
+
+ENGINES = ("twin", "aer")
+PRECISIONS = ("float32", "float64")
+DEFAULT_SHOTS = 1024
+
+
+def make_executor(
+    engine: str, target: Target, *, shots: int | None = None, precision: str = "float32", readout_error: bool = True
+) -> Executor:
+    """The engine of that name on a target.
+
+    Args:
+        engine: "twin" (exact, with gradients) or "aer" (samples shots).
+        target: From `backends.catalog.get_target`.
+        shots: For aer, 1024 by default; the twin takes none.
+        precision: "float32" or "float64", for the twin; aer computes in double precision whatever this says.
+        readout_error: Whether readout errors count.
+
+    Raises:
+        UsageError: An unknown engine or precision, or shots that the engine does not take.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}.", f"Known: {', '.join(PRECISIONS)}.")
+    if engine == "twin":
+        import torch
+
+        from backends.twin.executor import TwinExecutor
+
+        dtype = torch.float32 if precision == "float32" else torch.float64
+        return TwinExecutor(target, dtype=dtype, readout_error=readout_error, shots=shots)
+    if engine == "aer":
+        from backends.aer import AerExecutor
+
+        return AerExecutor(target, shots=DEFAULT_SHOTS if shots is None else shots, readout_error=readout_error)
+    close = difflib.get_close_matches(str(engine).lower(), ENGINES, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    raise UsageError(f"unknown engine {engine!r}.", f"{hint}Known: {', '.join(ENGINES)}.")
