@@ -108,7 +108,7 @@ def download(
             content, reason = None, "the file there has another hash"
         if content is not None:
             return _keep(content, folder / official.name)
-        reasons.append(f"{mirror}: {reason}")
+        reasons.append(f"{mirror.split('://')[-1].rstrip('/')}: {reason}")
     raise DownloadFailed("; ".join(reasons) or f"no answer within {PATIENCE_S:g} seconds")
 
 
@@ -151,7 +151,10 @@ def _reason(error: Exception) -> str:
         return f"HTTP status {status}"
     if isinstance(error, DownloadFailed):
         return str(error)
-    return shown(f"{type(error).__name__}: {error}", 120, quote=False)
+    # What requests says runs over lines with object addresses; the kind of failure is what helps.
+    known = {"ConnectionError": "no connection", "ConnectTimeout": "no answer", "ReadTimeout": "no answer"}
+    known |= {"ChunkedEncodingError": "the answer was cut", "SSLError": "the TLS certificate was refused"}
+    return known.get(type(error).__name__) or shown(f"{type(error).__name__}: {error}", 120, quote=False)
 
 
 def _keep(content: bytes, path: Path) -> Path:
