@@ -17,7 +17,7 @@ IDEAL = TargetSummary("ideal", "ideal", None, (), None, None, None, None, None, 
 
 def list_targets() -> list[TargetSummary]:
     """All targets: the ideal one first, then the fake devices by name."""
-    return [show(name) for name in ("ideal", *folders())]
+    return [show(name) for name in target_names()]
 
 
 def show(name: str) -> TargetSummary:
@@ -26,7 +26,7 @@ def show(name: str) -> TargetSummary:
     Raises:
         UsageError: An unknown name.
     """
-    known = _resolve(name)
+    known = canonical_name(name)
     return IDEAL if known == "ideal" else _summary(known)
 
 
@@ -41,7 +41,7 @@ def get_target(name: str) -> Target:
     Raises:
         UsageError: An unknown name (with a suggestion), or a hardware device.
     """
-    return _load(_resolve(name))
+    return _load(canonical_name(name))
 
 
 @functools.cache
@@ -65,9 +65,19 @@ def _fake_backends() -> dict[str, Any]:
     return {kind.backend_name: kind for kind in kinds if issubclass(kind, FakeBackendV2) and kind is not FakeBackendV2}
 
 
-def _resolve(name: str) -> str:
+def target_names() -> list[str]:
+    """Every name that there is, the ideal one first."""
+    return ["ideal", *folders()]
+
+
+def canonical_name(name: str) -> str:
+    """The catalogue's own spelling of a name: case, dashes, spaces and a missing `fake_` are forgiven.
+
+    Raises:
+        UsageError: An unknown name (with a suggestion), or a hardware device.
+    """
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
-    known = ("ideal", *folders())
+    known = target_names()
     for candidate in (plain, f"fake_{plain}", plain.replace("fake", "fake_", 1)):
         if candidate in known:
             return candidate

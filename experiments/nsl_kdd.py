@@ -17,8 +17,8 @@ from circuits.qgan import generator
 from circuits.types import Ansatz
 from experiments.base import NodeShare, Seeds, Study
 from experiments.datasets.fetch import load
-from experiments.datasets.split import Partition, split
-from experiments.datasets.standin import duplicates_of
+from experiments.datasets.nsl_kdd import duplicates_of
+from experiments.datasets.split import partition, split
 from experiments.settings import DataSettings, ModelSettings
 
 
@@ -49,12 +49,15 @@ class NslKdd:
         attacks = validation.take(validation.is_attack)
 
         rng = np.random.default_rng(seeds("partition"))
-        partition = Partition(data.partition, nodes, rng)
-        mine = partition.assign(benign, rng)
-        mine_validation = partition.assign(benign_validation, rng)
-        dealt = np.array_split(rng.permutation(len(attacks)), nodes)
+        dealt = partition(benign, nodes, data.partition, rng)
+        mine_validation = dealt.assign(benign_validation, rng)
+        attack_parts = np.array_split(rng.permutation(len(attacks)), nodes)
         shares = tuple(
-            NodeShare(benign.take(mine[i]), benign_validation.take(mine_validation[i]), attacks.take(np.sort(dealt[i])))
+            NodeShare(
+                train=benign.take(dealt.parts[i]),
+                validation=benign_validation.take(mine_validation[i]),
+                attacks=attacks.take(np.sort(attack_parts[i])),
+            )
             for i in range(nodes)
         )
         test = dataset.test if data.test else None

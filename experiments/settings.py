@@ -50,7 +50,6 @@ class ModelSettings(Settings):
     generator_rate: Positive = Field(0.02, description="Adam's step size for the angles.")
     discriminator_rate: Positive = Field(0.002, description="Adam's step size for the discriminator.")
     spsa_step: Positive = Field(0.15, description="Size of SPSA's perturbation, radians.")
-    spsa_pairs: int = Field(1, ge=1, le=100, description="Perturbation pairs averaged in an SPSA gradient.")
     negatives_noise: NonNegative = Field(0.3, description="Loss weight of uniform noise as a negative.")
     negatives_perturbed: NonNegative = Field(1.0, description="Loss weight of perturbed generator samples.")
     perturbation: tuple[Positive, Positive] = Field((0.2, 1.0), description="Range of that perturbation's sd.")

@@ -167,7 +167,6 @@ class QGAN:
             gradient=self.gradient,
             seed=seed,
             spsa_step=s.spsa_step,
-            spsa_pairs=s.spsa_pairs,
         )
         tensors = self._tensors(start)
         angles = tensors.pop("generator").requires_grad_(True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.features.histogram import quantile, tail_probability
+from experiments.features.histogram import count, quantile, tail_probability
 from experiments.models.qgan import QGAN, Parameters
 
 FloatArray = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ class Scorer:
     def part_counts(self, x: FloatArray) -> IntArray:
         """(2, BINS) counts of the parts of benign records."""
         parts = self.parts(x)
-        return np.stack([_counts(parts[:, k], *self.ranges[k]) for k in range(2)])
+        return np.stack([count(parts[:, k], *self.ranges[k], BINS) for k in range(2)])
 
     def scores(self, x: FloatArray, part_counts: IntArray) -> FloatArray:
         """(N,) anomaly scores, higher is more anomalous, given the benign counts of the parts."""
@@ -78,7 +78,7 @@ class Scorer:
 
     def score_counts(self, x: FloatArray, part_counts: IntArray) -> IntArray:
         """(BINS,) counts of the scores of benign records."""
-        return _counts(self.scores(x, part_counts), *self.score_range(part_counts))
+        return count(self.scores(x, part_counts), *self.score_range(part_counts), BINS)
 
     def threshold(self, calibration: Calibration) -> float:
         """The score over which a record counts as an attack: a quantile of benign scores, no label used."""
@@ -91,6 +91,3 @@ class Scorer:
         parts = self.part_counts(benign)
         return Calibration(parts, self.score_counts(benign, parts))
 
-
-def _counts(values: FloatArray, low: float, high: float) -> IntArray:
-    return np.histogram(np.clip(values, low, high), bins=BINS, range=(low, high))[0].astype(np.int64)

@@ -1,0 +1,322 @@
+"""The command line: options to values, values to calls, results to stdout. No logic, and no heavy import at the top."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="qrun",
+    help="A hardware-targeting experiment runner for federated quantum machine learning.",
+    epilog="Start with: qrun experiment nsl-kdd --backend fake_kyiv",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+backends_app = typer.Typer(help="Devices, and the noisy twins of devices.", no_args_is_help=True)
+runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no_args_is_help=True)
+app.add_typer(backends_app, name="backends")
+app.add_typer(runs_app, name="runs")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors that a user can mend into one line on stderr and an exit code; an interrupt into 130."""
+
+    @wraps(command)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        from circuits.errors import QrunError
+        from contracts.errors import LedgerError
+
+        try:
+            return command(*args, **kwargs)
+        except (QrunError, LedgerError) as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted.", 130)
+        except BrokenPipeError:
+            # Whoever read our output has gone; what is left to print goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("QRUN_DEBUG"):
+                raise
+            _fail(
+                f"internal error, a bug in qrun: {type(error).__name__}. "
+                "Set QRUN_DEBUG=1 for the traceback, and please report it.",
+                1,
+            )
+
+    return inner
+
+
+def _fail(text: str, code: int) -> Any:
+    typer.secho(f"qrun: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
+    raise typer.Exit(code)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _complete_experiment(incomplete: str) -> list[str]:
+    from experiments.base import names
+
+    return [n for n in [*names(), "list"] if n.startswith(incomplete)]
+
+
+def _complete_backend(incomplete: str) -> list[str]:
+    from backends.catalog import target_names
+
+    return [n for n in target_names() if n.startswith(incomplete)]
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    from runner.store import RunIndex
+
+    return [r.run for r in RunIndex().list() if r.run.startswith(incomplete)]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from runner.versions import package_version
+
+        typer.echo(f"qrun {package_version('qrun')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@guarded
+def experiment(
+    name: Annotated[
+        str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=_complete_experiment)
+    ],
+    backend: Annotated[
+        str | None,
+        typer.Option(help="ideal, or a device: see `qrun backends list`. \\[default: fake_kyiv]",
+                     autocompletion=_complete_backend),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 40 steps each). \\[default: 1]")] = None,
+    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator = features. \\[default: 6]")] = None,
+    reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
+    entanglement: Annotated[
+        str | None,
+        typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="twin (exact, noisy) or aer (shots). \\[default: twin]")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots a circuit, with --engine aer. \\[default: 1024]")] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(help="How benign records are dealt: iid, or dirichlet:ALPHA over protocol and service. "
+                     "\\[default: iid]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all the experiment's randomness. \\[default: 0]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
+    full: Annotated[bool | None, typer.Option("--full", help="Train on KDDTrain+, all 125,973 records.")] = None,
+    no_test: Annotated[bool | None, typer.Option("--no-test", help="Leave the test file alone.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; new or empty.")] = None,
+    chain: Annotated[
+        str | None, typer.Option(help="JSON-RPC URL of an Ethereum node, else a chain in the run's folder.")
+    ] = None,
+    ipfs: Annotated[
+        str | None, typer.Option(help="Address of an IPFS daemon, else a store in the run's folder.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment: `qrun experiment nsl-kdd --backend fake_kyiv`."""
+    if name == "list":
+        _list_experiments(as_json)
+        return
+    from runner.options import config_from
+    from runner.places import Places
+    from runner.run import start
+    from runner.view import Terminal, show_result
+
+    values: dict[str, Any] = {
+        "backend": backend,
+        "nodes": nodes,
+        "rounds": rounds,
+        "engine": engine,
+        "shots": shots,
+        "seed": seed,
+        "data": {"partition": partition, "full": full, "test": None if no_test is None else not no_test},
+        "model": {"epochs": epochs, "qubits": qubits, "reps": reps, "entanglement": entanglement},
+    }
+    with Terminal(tables=not as_json) as terminal:
+        outcome = start(config_from(name, values, config), Places(data, chain, ipfs), out=out, reporter=terminal)
+    if as_json:
+        _print_json(outcome.result)
+    else:
+        show_result(outcome.result, outcome.path)
+
+
+def _list_experiments(as_json: bool) -> None:
+    from experiments.base import find, names
+
+    found = [{"name": n, "summary": find(n).summary} for n in names()]
+    if as_json:
+        _print_json(found)
+    else:
+        from runner.view import show_table
+
+        show_table("Experiments", ["name", "what it is"], [[e["name"], e["summary"]] for e in found])
+
+
+@backends_app.command("list")
+@guarded
+def backends_list(as_json: JsonOption = False) -> None:
+    """All names that --backend takes, with the calibration they stand for."""
+    from backends.catalog import list_targets
+    from runner.view import show_targets
+
+    targets = list_targets()
+    if as_json:
+        _print_json([t.to_dict() for t in targets])
+    else:
+        show_targets(targets)
+
+
+@backends_app.command("show")
+@guarded
+def backends_show(
+    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=_complete_backend)],
+    as_json: JsonOption = False,
+) -> None:
+    """One backend: qubits, native gates, calibration date, median errors."""
+    from backends.catalog import show
+    from runner.view import show_target
+
+    target = show(name)
+    if as_json:
+        _print_json(target.to_dict())
+    else:
+        show_target(target)
+
+
+RunArgument = Annotated[
+    str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)
+]
+
+
+@runs_app.command("list")
+@guarded
+def runs_list(as_json: JsonOption = False) -> None:
+    """All runs, oldest first."""
+    from runner.history import describe_runs
+    from runner.view import show_runs
+
+    runs = describe_runs()
+    if as_json:
+        _print_json(runs)
+    else:
+        show_runs(runs)
+
+
+@runs_app.command("show")
+@guarded
+def runs_show(run: RunArgument, as_json: JsonOption = False) -> None:
+    """One run: its state, config and result."""
+    from runner.history import describe_run
+    from runner.view import show_run
+
+    found = describe_run(run)
+    if as_json:
+        _print_json(found)
+    else:
+        show_run(found)
+
+
+@runs_app.command("resume")
+@guarded
+def runs_resume(
+    run: RunArgument,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, if they moved.")] = None,
+    chain: Annotated[str | None, typer.Option(help="JSON-RPC URL, if it held a key or the node moved.")] = None,
+    ipfs: Annotated[str | None, typer.Option(help="Address of the IPFS daemon, if it moved.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run that stopped; nothing that was acknowledged is done again."""
+    from runner.places import Places
+    from runner.run import resume
+    from runner.view import Terminal, show_result
+
+    with Terminal(tables=not as_json) as terminal:
+        outcome = resume(run, places=Places(data, chain, ipfs), reporter=terminal)
+    if as_json:
+        _print_json(outcome.result)
+    else:
+        show_result(outcome.result, outcome.path)
+
+
+@runs_app.command("rm")
+@guarded
+def runs_rm(
+    run: RunArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run's folder: models, chain, keys, result."""
+    from runner.history import remove_run
+    from runner.store import RunIndex
+
+    info = RunIndex().find(run)
+    if not yes and not typer.confirm(f"Delete run {info.run} in {info.path}?", err=True):
+        raise typer.Exit(1)
+    remove_run(info.run)
+    typer.echo(f"removed {info.run}")
+
+
+@app.command()
+@guarded
+def doctor(
+    chain: Annotated[str | None, typer.Option(help="Also look whether this Ethereum node answers.")] = None,
+    ipfs: Annotated[str | None, typer.Option(help="Also look whether this IPFS daemon answers.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What is here and what is missing: versions, data, chain, IPFS, token; and how to mend it."""
+    from runner.doctor import examine
+    from runner.view import show_checks
+
+    checks = examine(chain=chain, ipfs=ipfs, data=data)
+    if as_json:
+        _print_json([c.to_dict() for c in checks])
+    else:
+        show_checks(checks)
+    if any(c.state == "broken" for c in checks):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the command `qrun`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The result of a run: one JSON object, described by result.schema.json beside this file (docs/result.md explains it)."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from backends.target import Target
+from circuits.types import CompiledCircuit
+from contracts.chain import Chain
+from contracts.rounds import FederatedRounds
+from experiments.base import Study
+from experiments.metrics import Metrics
+from runner.config import RunConfig
+from runner.federation import Final
+from runner.progress import RoundResult, as_json
+
+FORMAT = "qrun-result/1"
+DIGITS = 6
+"""Metrics in a result are rounded as they are on the chain."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a result."""
+    body: dict[str, Any] = json.loads(files("runner").joinpath("result.schema.json").read_text(encoding="utf-8"))
+    return body
+
+
+def _round(metrics: Metrics | None) -> dict[str, float] | None:
+    return None if metrics is None else {k: round(float(v), DIGITS) for k, v in metrics.to_dict().items()}
+
+
+def describe_dataset(study: Study) -> dict[str, Any]:
+    """Name, source, numbers of records, and hashes of the files."""
+    return {
+        "name": study.dataset.name,
+        "source": study.dataset.source,
+        "records": {
+            "train": len(study.dataset.train),
+            "test": len(study.dataset.test),
+            "holdout": len(study.holdout),
+            "test_seen_in_train": None if study.seen is None else int(study.seen.sum()),
+        },
+        "sha256": dict(study.dataset.sha256),
+    }
+
+
+def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit) -> dict[str, Any]:
+    """The device, its calibration, and the compiled generator on it."""
+    return {
+        "name": target.name,
+        "engine": config.engine,
+        "shots": config.shots,
+        "calibration_date": target.calibration_date,
+        "native_gates": list(target.native_gates),
+        "physical_qubits": list(circuit.physical_qubits),
+        "depth": circuit.depth,
+        "two_qubit_gates": circuit.two_qubit_gates,
+    }
+
+
+def build_result(
+    *,
+    run: str,
+    config: RunConfig,
+    study: Study,
+    target: Target,
+    circuit: CompiledCircuit,
+    feature_map_cid: str,
+    rounds: list[RoundResult],
+    final: Final,
+    contract: FederatedRounds,
+    chain: Chain,
+    store_kind: str,
+    versions: dict[str, str | None],
+    phases: dict[str, float],
+) -> dict[str, Any]:
+    """Everything that a finished run says, as plain JSON types."""
+    reputation = contract.reputation()
+    nodes = [
+        {
+            "id": record.index,
+            "address": record.address,
+            "records": {
+                "train": len(study.shares[record.index].train),
+                "validation": len(study.shares[record.index].validation),
+            },
+            "reputation": reputation[record.index] / 100,
+            "metrics": {part: _round(m) for part, m in final.nodes.get(record.index, {}).items()},
+        }
+        for record in contract.nodes()
+    ]
+    return {
+        "format": FORMAT,
+        "run": run,
+        "config": config.model_dump(mode="json"),
+        "config_digest": config.digest.hex(),
+        "dataset": describe_dataset(study),
+        "backend": describe_backend(config, target, circuit),
+        "feature_map": {"cid": feature_map_cid},
+        "nodes": nodes,
+        "rounds": as_json(rounds),
+        "final": {"cid": final.cid},
+        "metrics": {part: _round(m) for part, m in final.metrics.items()},
+        "spread": {part: _spread(nodes, part) for part in ("holdout", "test")},
+        "chain": {
+            "kind": chain.kind,
+            "chain_id": chain.chain_id,
+            "contract": contract.address,
+            "head": chain.head_number(),
+            "gas_used": contract.gas_used(),
+        },
+        "store": {"kind": store_kind},
+        "versions": versions,
+        "seconds": {
+            "total": round(sum(phases.values()), 3),
+            "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
+        },
+    }
+
+
+def _spread(nodes: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]] | None:
+    """Lowest and highest figure of the nodes' own last models, by metric."""
+    figures = [n["metrics"][part] for n in nodes if n["metrics"].get(part)]
+    if not figures:
+        return None
+    return {
+        name: {"min": min(f[name] for f in figures), "max": max(f[name] for f in figures)}
+        for name in ("accuracy", "precision", "recall", "f1", "auroc")
+    }

@@ -1,0 +1,304 @@
+"""What the terminal shows: progress on stderr, tables on stdout. Colour only where a terminal is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from runner.progress import RoundResult
+
+METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
+
+
+def stdout() -> Console:
+    """The console of results. Piped output gets a fixed width, so that tables are whole in a file."""
+    width = None if sys.stdout.isatty() else max(110, shutil.get_terminal_size((110, 40)).columns)
+    return Console(file=sys.stdout, width=width, highlight=False)
+
+
+class Terminal:
+    """Shows a run: a progress bar on stderr, and (unless `tables` is off) a table a round on stdout."""
+
+    def __init__(self, *, tables: bool) -> None:
+        self.tables = tables
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("starting", total=None)
+        self.rounds = 0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def notice(self, title: str, text: str) -> None:
+        """A panel that stays."""
+        self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
+
+    def stage(self, text: str) -> None:
+        """The progress bar's text; a line of its own where there is no terminal."""
+        self.progress.update(self.task, description=text)
+        self._plain(text)
+
+    def begin(self, steps: int) -> None:
+        """Show a bar for the generator steps of all rounds."""
+        self.progress.reset(self.task, total=steps, description="training")
+
+    def step(self, round_: int, node: int, epoch: int, generator_loss: float, discriminator_loss: float) -> None:
+        """Advance by one generator step."""
+        self.progress.update(
+            self.task,
+            advance=1,
+            description=f"round {round_}, node {node}, epoch {epoch}: "
+            f"loss G {generator_loss:.3f} D {discriminator_loss:.3f}",
+        )
+
+    def skip(self, steps: int) -> None:
+        """Advance over what an earlier attempt did."""
+        self.progress.update(self.task, advance=steps)
+
+    def round_done(self, result: RoundResult) -> None:
+        """A table of the round."""
+        self._plain(f"round {result.number} settled")
+        if self.tables:
+            with self.progress_paused():
+                stdout().print(round_table(result))
+
+    def progress_paused(self) -> _Paused:
+        """Take the bar off the terminal while something is printed to stdout."""
+        return _Paused(self.progress)
+
+    def _plain(self, text: str) -> None:
+        if not self.console.is_terminal:
+            self.console.print(text)
+
+
+class _Paused:
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __enter__(self) -> None:
+        self.progress.stop()
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.start()
+
+
+def _table(title: str, columns: Sequence[str], numeric: Iterable[int] = ()) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    right = set(numeric)
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="right" if k in right else "left", no_wrap=k == 0)
+    return table
+
+
+def _short(text: str, keep: int = 10) -> str:
+    return text if len(text) <= 2 * keep else f"{text[:keep]}…{text[-6:]}"
+
+
+def round_table(result: RoundResult) -> Table:
+    """Validation figures of the nodes and the aggregate, grades given, reputation, CID and transaction."""
+    table = _table(
+        f"Round {result.number} (validation)",
+        ["node", "accuracy", "F1", "AUROC", "grades given", "reputation", "CID", "transaction"],
+        numeric=range(1, 4),
+    )
+    for n in result.nodes:
+        table.add_row(
+            str(n.node),
+            *(f"{n.metrics[m]:.4f}" for m in ("accuracy", "f1", "auroc")),
+            " ".join(f"{k}:{v}" for k, v in sorted(n.grades.items())) or "-",
+            f"{n.reputation:.1f}",
+            _short(n.cid),
+            _short(n.tx),
+        )
+    a = result.aggregate
+    table.add_row("aggregate", *(f"{a[m]:.4f}" for m in ("accuracy", "f1", "auroc")), "", "", "", "", style="bold")
+    return table
+
+
+def show_result(result: Mapping[str, Any], path: Path) -> None:
+    """The final table, and where everything is."""
+    console = stdout()
+    table = _table("Final aggregate (threshold from benign validation scores, no label used)",
+                   ["scored on", *METRICS, "threshold"], numeric=range(1, 7))
+    test_file = "stand-in test" if result["dataset"]["source"] != "official" else "KDDTest+"
+    names = {"holdout": "hold-out", "test": test_file, "test_without_seen": f"{test_file}, unseen vectors"}
+    for part, name in names.items():
+        metrics = result["metrics"].get(part)
+        if metrics is not None:
+            table.add_row(name, *(f"{metrics[m]:.4f}" for m in (*METRICS, "threshold")))
+        spread = result["spread"].get(part)
+        if metrics is not None and spread is not None:
+            table.add_row(
+                "  nodes' own models",
+                *(f"{spread[m]['min']:.3f}-{spread[m]['max']:.3f}" for m in METRICS),
+                "",
+                style="dim",
+            )
+    console.print(table)
+    backend, chain, dataset = result["backend"], result["chain"], result["dataset"]
+    lines = [
+        ("run", result["run"]),
+        ("data", f"{dataset['name']}, {dataset['source']}, {dataset['records']['train']} training records"),
+        (
+            "backend",
+            f"{backend['name']} ({backend['engine']}), calibrated {backend['calibration_date'] or 'never: ideal'}, "
+            f"qubits {backend['physical_qubits']}, depth {backend['depth']}, "
+            f"{backend['two_qubit_gates']} two-qubit gates",
+        ),
+        (
+            "chain",
+            f"{chain['kind']}, id {chain['chain_id']}, contract {chain['contract']}, block {chain['head']}, "
+            f"{chain['gas_used']:,} gas",
+        ),
+        ("model", result["final"]["cid"]),
+        ("folder", str(path)),
+        ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"]["phases"].items())
+         + f"; total {result['seconds']['total']:.1f}"),
+    ]
+    grid = Table.grid(padding=(0, 2))
+    for name, text in lines:
+        grid.add_row(name, Text(text))
+    console.print(grid)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table on stdout."""
+    table = _table(title, columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    stdout().print(table)
+
+
+def _figure(value: float | None, scale: float = 1.0, digits: int = 3) -> str:
+    return "-" if value is None else f"{value * scale:.{digits}g}"
+
+
+def show_targets(targets: Iterable[Any]) -> None:
+    """One line a backend."""
+    table = _table(
+        "Backends",
+        ["name", "qubits", "two-qubit gate", "calibrated", "error 1q", "error 2q", "readout", "T1 µs", "T2 µs"],
+        numeric=(1, 4, 5, 6, 7, 8),
+    )
+    for t in targets:
+        table.add_row(
+            t.name,
+            "any" if t.qubits is None else str(t.qubits),
+            t.two_qubit_gate or "any",
+            (t.calibration_date or "-")[:10],
+            _figure(t.median_error_1q),
+            _figure(t.median_error_2q),
+            _figure(t.median_error_readout),
+            _figure(t.median_t1, 1e6),
+            _figure(t.median_t2, 1e6),
+        )
+    stdout().print(table)
+
+
+def show_target(t: Any) -> None:
+    """One backend, a line a figure."""
+    show_table(
+        t.name,
+        ["what", "value"],
+        [
+            ["qubits", "any" if t.qubits is None else str(t.qubits)],
+            ["native gates", ", ".join(t.native_gates) or "any"],
+            ["two-qubit gate", t.two_qubit_gate or "any"],
+            ["calibrated", t.calibration_date or "-"],
+            ["median one-qubit gate error", _figure(t.median_error_1q)],
+            ["median two-qubit gate error", _figure(t.median_error_2q)],
+            ["median readout error", _figure(t.median_error_readout)],
+            ["median T1, µs", _figure(t.median_t1, 1e6)],
+            ["median T2, µs", _figure(t.median_t2, 1e6)],
+        ],
+    )
+
+
+def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    """One line a run."""
+    if not runs:
+        Console(stderr=True).print("no runs yet; start with: qrun experiment nsl-kdd --backend fake_kyiv")
+        return
+    rows = []
+    for r in runs:
+        test = (r.get("metrics") or {}).get("test") or (r.get("metrics") or {}).get("holdout")
+        rows.append(
+            [
+                r["run"],
+                r["state"],
+                r["created"][:16].replace("T", " "),
+                f"{r.get('backend', '-')} ({r.get('engine', '-')})",
+                f"{test['auroc']:.4f}" if test else "-",
+                r["path"],
+            ]
+        )
+    show_table("Runs", ["run", "state", "created", "backend", "AUROC", "folder"], rows)
+
+
+def show_run(run: Mapping[str, Any]) -> None:
+    """State, config, and the result or how to go on."""
+    console = stdout()
+    facts = [[k, str(run[k])] for k in ("run", "state", "created", "path") if k in run]
+    for key, value in _flat(run.get("config") or {}):
+        facts.append([key, str(value)])
+    show_table("Run", ["what", "value"], facts)
+    if run["result"] is not None:
+        for r in run["result"]["rounds"]:
+            console.print(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"])))
+        show_result(run["result"], Path(run["path"]))
+    elif run["state"] == "interrupted":
+        console.print(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
+
+
+def _nodes_of(round_: Mapping[str, Any]) -> tuple[Any, ...]:
+    from runner.progress import NodeRound
+
+    return tuple(
+        NodeRound(
+            n["id"], n["cid"], n["tx"], n["metrics"], {int(k): v for k, v in n["grades"].items()}, n["reputation"]
+        )
+        for n in round_["nodes"]
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def show_checks(checks: Iterable[Any]) -> None:
+    """What `qrun doctor` found."""
+    table = _table("qrun doctor", ["what", "state", "found", "how to mend it"])
+    style = {"ok": "green", "optional": "yellow", "broken": "red"}
+    for c in checks:
+        table.add_row(c.name, Text(c.state, style=style[c.state]), Text(c.found), Text(c.mend))
+    stdout().print(table)

@@ -1,0 +1,104 @@
+"""RunConfig: what is said, what is refused, and that its digest names a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from circuits.errors import UsageError
+from runner.config import build_config, merge, read_toml
+from runner.options import config_from
+from runner.seeds import derive
+
+
+def test_defaults_are_the_demo() -> None:
+    config = config_from("nsl-kdd", {})
+    assert (config.backend, config.engine, config.nodes, config.seed) == ("fake_kyiv", "twin", 3, 0)
+    assert config.shots is None
+
+
+def test_the_digest_depends_on_every_value_and_on_nothing_else() -> None:
+    base = config_from("nsl-kdd", {})
+    assert base.digest == config_from("nsl-kdd", {"backend": None, "model": {"qubits": None}}).digest
+    others = [
+        {"backend": "fake_fez"},
+        {"rounds": 4},
+        {"seed": 1},
+        {"model": {"qubits": 5}},
+        {"model": {"generator_rate": 0.5}},
+        {"data": {"partition": "dirichlet:0.5"}},
+    ]
+    digests = {config_from("nsl-kdd", o).digest for o in others} | {base.digest}
+    assert len(digests) == len(others) + 1
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('backend = "fake_fez"\nrounds = 7\n[model]\nqubits = 4\nreps = 2\n')
+    config = config_from("nsl-kdd", {"rounds": 2, "model": {"reps": 3}}, file)
+    assert (config.backend, config.rounds, config.model.qubits, config.model.reps) == ("fake_fez", 2, 4, 3)
+
+
+def test_aer_says_how_many_shots_it_takes() -> None:
+    assert config_from("nsl-kdd", {"engine": "aer"}).shots == 1024
+    assert config_from("nsl-kdd", {"engine": "aer", "shots": 64}).shots == 64
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rounds": 0}, "rounds = 0"),
+        ({"nodes": 51}, "nodes = 51"),
+        ({"seed": -1}, "seed = -1"),
+        ({"shots": 10}, "--engine aer"),
+        ({"engine": "aerr"}, "'twin' or 'aer'"),
+        ({"model": {"qubits": 1}}, "model.qubits = 1"),
+        ({"model": {"entanglement": "ring"}}, "model.entanglement"),
+        ({"model": {"generator_rate": float("nan")}}, "model.generator_rate"),
+        ({"rouds": 3}, "Did you mean 'rounds'"),
+        ({"model": {"qubit": 3}}, "Did you mean 'qubits'"),
+        ({"rounds": "many"}, "rounds = 'many'"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_config({"experiment": "nsl-kdd", **values})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_toml(tmp_path / "none.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("rounds = = 3\n")
+    with pytest.raises(UsageError, match="line 1"):
+        read_toml(bad)
+    bad.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError):
+        read_toml(bad)
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text("[modle]\nqubits = 3\n")
+    with pytest.raises(UsageError, match=r"unknown.toml: unknown key 'modle'. Did you mean 'model'"):
+        config_from("nsl-kdd", {}, unknown)
+    other = tmp_path / "other.toml"
+    other.write_text('experiment = "other"\n')
+    with pytest.raises(UsageError, match="the command names 'nsl-kdd'"):
+        config_from("nsl-kdd", {}, other)
+
+
+def test_unknown_experiment_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'nsl-kdd'"):
+        config_from("nsl-kd", {})
+
+
+def test_merge_keeps_what_is_not_named() -> None:
+    assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}}) == {"a": 1, "b": {"c": 4, "d": 3}}
+
+
+def test_seeds_are_apart() -> None:
+    seeds = {derive(s, p, *k) for s in (0, 1) for p in ("train", "split") for k in ((), (1,), (1, 2), (12,))}
+    assert len(seeds) == 16
+    assert derive(0, "train", 1, 2) == derive(0, "train", 1, 2)
