@@ -10,20 +10,26 @@ import torch
 from torch import Tensor
 
 
-def apply_pair(vectors: Tensor, matrix: Tensor, low: int, high: int, width: int) -> Tensor:
-    """(m, 4^width), (16, 16) -> (m, 4^width): `matrix` on the axes (low, high) of every row."""
-    rows = vectors.shape[0]
+def apply_pair(vectors: Tensor, matrix: Tensor, axes: tuple[int, int], width: int, out: Tensor) -> Tensor:
+    """(m, 4^width), (16, 16) -> (m, 4^width): `matrix` on the axes (low, high) of every row, written to `out`.
+
+    Outside autograd; `out` is contiguous and not `vectors`.
+    """
+    rows, (low, high) = vectors.shape[0], axes
     if high == low + 1:
-        return _adjacent(vectors, matrix, rows * 4**low, 4 ** (width - high - 1)).reshape(rows, -1)
+        _adjacent(vectors, matrix, rows * 4**low, 4 ** (width - high - 1), out)
+        return out
     left, middle, right = rows * 4**low, 4 ** (high - low - 1), 4 ** (width - high - 1)
-    gathered = vectors.reshape(left, 4, middle, 4, right).transpose(1, 2).reshape(left * middle * 16, right)
-    moved = _adjacent(gathered, matrix, left * middle, right)
-    return moved.reshape(left, middle, 4, 4, right).transpose(1, 2).reshape(rows, -1)
+    gathered = vectors.reshape(left, 4, middle, 4, right).transpose(1, 2).contiguous()
+    moved = torch.empty_like(gathered)
+    _adjacent(gathered, matrix, left * middle, right, moved)
+    out.view(left, 4, middle, 4, right).copy_(moved.view(left, middle, 4, 4, right).transpose(1, 2))
+    return out
 
 
-def outer_pair(a: Tensor, b: Tensor, low: int, high: int, width: int) -> Tensor:
+def outer_pair(a: Tensor, b: Tensor, axes: tuple[int, int], width: int) -> Tensor:
     """(m, 4^width) twice -> (16, 16): sum over rows and all other axes of a[.. i ..] b[.. j ..]."""
-    rows = a.shape[0]
+    rows, (low, high) = a.shape[0], axes
     if high == low + 1:
         return _outer(a, b, rows * 4**low, 4 ** (width - high - 1))
     left, middle, right = rows * 4**low, 4 ** (high - low - 1), 4 ** (width - high - 1)
@@ -31,15 +37,16 @@ def outer_pair(a: Tensor, b: Tensor, low: int, high: int, width: int) -> Tensor:
     return _outer(a, b, left * middle, right)
 
 
-def _adjacent(vectors: Tensor, matrix: Tensor, left: int, right: int) -> Tensor:
+def _adjacent(vectors: Tensor, matrix: Tensor, left: int, right: int, out: Tensor) -> None:
     """`matrix` on the middle axis of (left, 16, right)."""
     if right == 1:
-        return vectors.reshape(left, 16) @ matrix.T
-    if left == 1 or right >= 16:
-        return torch.matmul(matrix, vectors.reshape(left, 16, right))
-    # right is 4: many tiny products are slower than one with four times the work.
-    wide = torch.kron(matrix.contiguous(), torch.eye(right, dtype=matrix.dtype, device=matrix.device))
-    return vectors.reshape(left, 16 * right) @ wide.T
+        torch.mm(vectors.view(left, 16), matrix.T, out=out.view(left, 16))
+    elif right >= 16:
+        shape = (left, 16, right)
+        torch.bmm(matrix.expand(left, 16, 16), vectors.view(shape), out=out.view(shape))
+    else:  # right is 4: many tiny products are slower than one with four times the work
+        wide = torch.kron(matrix.contiguous(), torch.eye(right, dtype=matrix.dtype, device=matrix.device))
+        torch.mm(vectors.view(left, 16 * right), wide.T, out=out.view(left, 16 * right))
 
 
 def _outer(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:

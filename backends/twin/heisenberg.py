@@ -126,7 +126,8 @@ class Heisenberg:
         self.blocks = torch.as_tensor(np.array([b.channel for b in program.blocks]).reshape(-1, 16, 16), dtype=dtype)
         self.axes = tuple((block.low, block.high) for block in program.blocks)
         self.readout = torch.as_tensor(program.readout, dtype=dtype)
-        self.observables = [_split(strings, program.outputs, self.width, dtype) for strings in observables]
+        self.coefficients, self.masks = _pad(observables, program.outputs, self.width, dtype)
+        self.pool: list[Tensor] = []
 
     def observables_at_start(self, weights: Tensor) -> Tensor:
         """(n_weights,) -> (m, 4^k): the observables just after the first runs; differentiable."""
@@ -136,7 +137,7 @@ class Heisenberg:
             return vectors
         low, high = channels[self.pairs[:, 0]], channels[self.pairs[:, 1]]
         before = torch.einsum("sij,skl->sikjl", low, high).reshape(-1, 16, 16)
-        result: Tensor = _Chain.apply(vectors, self.blocks @ before, self.axes, self.width)
+        result: Tensor = _Chain.apply(vectors, self.blocks @ before, self)
         return result
 
     def values(self, vectors: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -154,24 +155,29 @@ class Heisenberg:
         measured = self.readout[:, :1] * last[:, 0] + self.readout[:, 1:] * last[:, 3]
         identity = torch.zeros(4, dtype=self.dtype)
         identity[0] = 1.0
-        rows = []
-        for coefficients, where in self.observables:
-            factors = torch.where(where[:, :, None], measured, identity)
-            rows.append(coefficients @ _products(factors))
-        return torch.stack(rows)
+        m, terms = self.coefficients.shape
+        factors = torch.where(self.masks[..., None], measured, identity).reshape(m * terms, self.width, 4)
+        half = (self.width + 1) // 2
+        left = self.coefficients[..., None] * _products(factors[:, :half]).reshape(m, terms, -1)
+        right = _products(factors[:, half:]).reshape(m, terms, -1)
+        return torch.bmm(left.transpose(1, 2), right).reshape(m, -1)
 
 
 _NOTHING = Run((np.eye(4),), ())
 
 
-def _split(
-    strings: Sequence[ZString], outputs: tuple[int, ...], width: int, dtype: torch.dtype
+def _pad(
+    observables: Sequence[Sequence[ZString]], outputs: tuple[int, ...], width: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Coefficients (t) and masks (t, k) of the positions that carry a Z."""
-    where = torch.zeros(len(strings), width, dtype=torch.bool)
-    for i, (_, qubits) in enumerate(strings):
-        where[i, [outputs[qubit] for qubit in qubits]] = True
-    return torch.tensor([coefficient for coefficient, _ in strings], dtype=dtype), where
+    """Coefficients (m, t) and masks (m, t, width) of the positions that carry a Z, padded with zeros."""
+    terms = max(len(strings) for strings in observables)
+    coefficients = torch.zeros(len(observables), terms, dtype=dtype)
+    masks = torch.zeros(len(observables), terms, width, dtype=torch.bool)
+    for m, strings in enumerate(observables):
+        for t, (coefficient, qubits) in enumerate(strings):
+            coefficients[m, t] = coefficient
+            masks[m, t, [outputs[qubit] for qubit in qubits]] = True
+    return coefficients, masks
 
 
 def _products(factors: Tensor) -> Tensor:
@@ -182,31 +188,51 @@ def _products(factors: Tensor) -> Tensor:
     return result
 
 
+class _Lease:
+    """A buffer from a pool, given back when the graph that needs it is gone.
+
+    Fresh memory of this size costs more (page faults) than the arithmetic on it.
+    """
+
+    def __init__(self, pool: list[Tensor], shape: tuple[int, ...], like: Tensor) -> None:
+        fitting = [i for i, free in enumerate(pool) if free.shape == shape]
+        self.pool, self.buffer = pool, pool.pop(fitting[0]) if fitting else like.new_empty(shape)
+
+    def __del__(self) -> None:
+        self.pool.append(self.buffer)
+
+
 class _Chain(torch.autograd.Function):
     """Observables (m, 4^k) back through the blocks (S, 16, 16), and the adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, blocks: Tensor, axes: tuple[tuple[int, int], ...], width: int) -> Tensor:
-        keep = any(ctx.needs_input_grad)
-        after: list[Tensor] = []
-        for block, (low, high) in zip(reversed(blocks.unbind()), reversed(axes), strict=True):
-            if keep:
-                after.append(vectors)
-            vectors = apply_pair(vectors, block.T, low, high, width)
-        if keep:
-            ctx.save_for_backward(blocks, *after)
-            ctx.axes, ctx.width = axes, width
+    def forward(ctx: Any, vectors: Tensor, blocks: Tensor, kernel: Heisenberg) -> Tensor:
+        axes, width = kernel.axes, kernel.width
+        differentiable = any(ctx.needs_input_grad)
+        # after[s] are the observables just after block s; without a gradient two buffers in turn are enough.
+        slots = len(axes) if differentiable else 2
+        lease = _Lease(kernel.pool, (slots, *vectors.shape), vectors)
+        after = lease.buffer
+        after[(len(axes) - 1) % slots] = vectors
+        for s in range(len(axes) - 1, -1, -1):
+            out = after[(s - 1) % slots] if s else torch.empty_like(vectors)
+            vectors = apply_pair(after[s % slots], blocks[s].T, axes[s], width, out)
+        if differentiable:
+            ctx.save_for_backward(blocks)
+            ctx.lease, ctx.axes, ctx.width = lease, axes, width
         return vectors
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        blocks, *after = ctx.saved_tensors
-        gradient = torch.empty_like(blocks)
-        for s, (low, high) in enumerate(ctx.axes):
-            gradient[s] = outer_pair(after[-1 - s], cotangent, low, high, ctx.width)
-            cotangent = apply_pair(cotangent, blocks[s], low, high, ctx.width)
-        return cotangent, gradient, None, None
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
+        (blocks,) = ctx.saved_tensors
+        after, gradient = ctx.lease.buffer, torch.empty_like(blocks)
+        cotangent = cotangent.contiguous()
+        spare = [torch.empty_like(cotangent), torch.empty_like(cotangent)]
+        for s, axes in enumerate(ctx.axes):
+            gradient[s] = outer_pair(after[s], cotangent, axes, ctx.width)
+            cotangent = apply_pair(cotangent, blocks[s], axes, ctx.width, spare[s % 2])
+        return cotangent, gradient, None
 
 
 class _Contract(torch.autograd.Function):
@@ -229,7 +255,7 @@ class _Contract(torch.autograd.Function):
         for part in _chunks(vectors, left):
             scaled = cotangent[part].T[:, :, None] * right[part]  # (m, b, j)
             by_vectors += left[part].T @ scaled
-            by_left[part] = torch.einsum("mbj,mij->bi", scaled, vectors)
+            by_left[part] = torch.bmm(scaled, vectors.transpose(1, 2)).sum(0)
             by_right[part] = torch.einsum("mbj,bm->bj", left[part] @ vectors, cotangent[part])
         return by_vectors, by_left, by_right
 

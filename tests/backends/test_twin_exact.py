@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.aer import AerExecutor
+from backends.catalog import get_target
+from backends.observables import single_z
+from backends.protocol import DifferentiableExecutor, Executor, Request
+from backends.twin.executor import TwinExecutor
+from circuits.qgan import ENTANGLEMENTS
+from tests.backends.reference import Evolution, compiled, draw
+
+# ECR, CZ, CX, u1/u2/u3, rx/rzz and no device at all.
+DEVICES = ("fake_kyiv", "fake_fez", "fake_torino", "fake_lima", "fake_almaden", "fake_fractional", "ideal")
+
+
+def observables(qubits: int, seed: int) -> tuple[SparsePauliOp, ...]:
+    """Z on each qubit, ZZ on a pair, and a weighted sum of random Z-strings with an identity."""
+    random = np.random.default_rng(seed)
+    strings = ["".join(random.choice(["I", "Z"], qubits)) for _ in range(4)]
+    mixed = SparsePauliOp(["I" * qubits, *strings], random.normal(size=5))
+    pair = SparsePauliOp.from_sparse_list([("ZZ", [0, qubits - 1], 1.0)], num_qubits=qubits)
+    return (*single_z(qubits), pair, mixed)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    device=st.sampled_from(DEVICES),
+    qubits=st.integers(2, 4),
+    reps=st.integers(0, 2),
+    entanglement=st.sampled_from(ENTANGLEMENTS),
+    readout_error=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_the_evolution_of_quantum_info(
+    *, device: str, qubits: int, reps: int, entanglement: str, readout_error: bool, seed: int
+) -> None:
+    target, circuit = get_target(device), compiled(device, qubits, reps, entanglement, seed % 3)
+    inputs, weights = draw(circuit, 2, seed)
+    wanted = observables(qubits, seed)
+    evolution = Evolution(target, circuit, readout_error=readout_error)
+    exact = np.array([evolution.values(wanted, row, weights) for row in inputs])
+    engine = TwinExecutor(target, readout_error=readout_error)
+    (got,) = engine.run([Request(circuit, wanted, inputs, weights)])
+    assert np.abs(got.values - exact).max() < 1e-10
+    single = TwinExecutor(target, dtype=torch.float32, readout_error=readout_error)
+    (rough,) = single.run([Request(circuit, wanted, inputs, weights)])
+    assert np.abs(rough.values - exact).max() < 1e-5 * max(1.0, float(np.abs(wanted[-1].coeffs).sum()))
+
+
+@pytest.mark.parametrize(
+    ("device", "qubits", "entanglement"),
+    [
+        ("fake_kyiv", 5, "circular"),
+        ("fake_fez", 5, "circular"),
+        ("fake_torino", 5, "full"),
+        ("fake_lima", 5, "sca"),
+        ("fake_kyiv", 5, "reverse_linear"),
+    ],
+)
+def test_five_qubits_with_swaps(device: str, qubits: int, entanglement: str) -> None:
+    target, circuit = get_target(device), compiled(device, qubits, 1, entanglement)
+    inputs, weights = draw(circuit, 1, 5)
+    wanted = observables(qubits, 5)
+    exact = Evolution(target, circuit).values(wanted, inputs[0], weights)
+    (got,) = TwinExecutor(target).run([Request(circuit, wanted, inputs, weights)])
+    assert np.abs(got.values[0] - exact).max() < 1e-10
+
+
+def test_extra_wires_and_distant_gates_are_covered() -> None:
+    """The cases above mean something only if they contain wires beyond the qubits, and blocks that are not adjacent."""
+    from backends.twin.channels import Channels
+    from backends.twin.program import build_program
+
+    circuit = compiled("fake_almaden", 5, 1, "sca")
+    target, wanted = get_target("fake_almaden"), observables(5, 5)
+    assert len(circuit.physical_qubits) > 5
+    program = build_program(circuit, Channels(target.backend.target, circuit.physical_qubits))
+    assert any(block.high - block.low > 1 for block in program.blocks)
+    inputs, weights = draw(circuit, 1, 5)
+    exact = Evolution(target, circuit).values(wanted, inputs[0], weights)
+    (got,) = TwinExecutor(target).run([Request(circuit, wanted, inputs, weights)])
+    assert np.abs(got.values[0] - exact).max() < 1e-10
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    device=st.sampled_from(DEVICES),
+    qubits=st.integers(2, 5),
+    entanglement=st.sampled_from(ENTANGLEMENTS),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_aers_density_matrix(device: str, qubits: int, entanglement: str, seed: int) -> None:
+    target, circuit = get_target(device), compiled(device, qubits, 1, entanglement)
+    inputs, weights = draw(circuit, 3, seed)
+    request = Request(circuit, observables(qubits, seed), inputs, weights)
+    (twin,), (aer,) = TwinExecutor(target).run([request]), AerExecutor(target, shots=None).run([request])
+    scale = max(1.0, float(np.abs(request.observables[-1].coeffs).sum()))
+    dropped = Evolution(target, circuit).dropped_by_aer()
+    assert dropped < 1e-7  # else the comparison would say little
+    assert np.abs(twin.values - aer.values).max() < scale * (1e-11 + dropped)
+
+
+def test_one_qubit_and_rows_of_weights() -> None:
+    target, circuit = get_target("fake_kyiv"), compiled("fake_kyiv", 1, 2, "full")
+    inputs, _ = draw(circuit, 4, 1)
+    rows = np.random.default_rng(2).normal(size=(4, len(circuit.weights)))
+    rows[3] = rows[1]
+    (got,) = TwinExecutor(target).run([Request(circuit, single_z(1), inputs, rows)])
+    assert got.metadata["weight_vectors"] == 3
+    evolution = Evolution(target, circuit)
+    exact = np.array([evolution.values(single_z(1), z, w) for z, w in zip(inputs, rows, strict=True)])
+    assert np.abs(got.values - exact).max() < 1e-10
+    assert not got.standard_errors.any()
+
+
+def test_requests_come_back_in_order_and_alike() -> None:
+    target = get_target("fake_lima")
+    requests = []
+    for qubits in (3, 2, 3):
+        circuit = compiled("fake_lima", qubits, 1, "linear")
+        requests.append(Request(circuit, single_z(qubits), *draw(circuit, qubits, qubits)))
+    together = TwinExecutor(target).run(requests)
+    assert [r.values.shape for r in together] == [(3, 3), (2, 2), (3, 3)]
+    assert np.array_equal(together[0].values, together[2].values)
+    for request, result in zip(requests, together, strict=True):
+        assert np.array_equal(TwinExecutor(target).run([request])[0].values, result.values)
+
+
+def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, circuit = get_target("fake_kyiv"), compiled("fake_kyiv", 4, 1, "reverse_linear")
+    inputs, weights = draw(circuit, 50, 3)
+    request = Request(circuit, single_z(4), inputs, weights)
+    (whole,) = TwinExecutor(target).run([request])
+    gradient = _gradient(target, request)
+    monkeypatch.setattr("backends.twin.heisenberg._CHUNK", 4 * 16 * 7)  # seven samples at a time
+    (parts,) = TwinExecutor(target).run([request])
+    assert np.abs(whole.values - parts.values).max() < 1e-14
+    assert np.abs(gradient - _gradient(target, request)).max() < 1e-12
+
+
+def _gradient(target: object, request: Request) -> np.ndarray:
+    weights = torch.tensor(request.weights, requires_grad=True)
+    values = TwinExecutor(target).expectations(  # type: ignore[arg-type]
+        request.circuit, request.observables, torch.tensor(request.inputs), weights
+    )
+    values.square().sum().backward()
+    return weights.grad.numpy()
+
+
+def test_is_what_the_protocol_asks() -> None:
+    engine = TwinExecutor(get_target("ideal"))
+    assert isinstance(engine, Executor)
+    assert isinstance(engine, DifferentiableExecutor)
+    assert engine.differentiable
