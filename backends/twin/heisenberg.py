@@ -145,7 +145,7 @@ class Heisenberg:
         states = self.first.states(inputs, weights)
         half = (self.width + 1) // 2
         left, right = _products(states[:, :half]), _products(states[:, half:])
-        result: Tensor = _Contract.apply(vectors.reshape(len(vectors), left.shape[1], -1), left, right)
+        result: Tensor = _Contract.apply(vectors.reshape(len(vectors), 4**half, -1), left, right)
         return result
 
     def _measured(self, last: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def _products(factors: Tensor) -> Tensor:
     """(n, k, 4) -> (n, 4^k): row-wise tensor products, position 0 slowest; (n, 1) of ones for k = 0."""
     result = torch.ones(len(factors), 1, dtype=factors.dtype)
     for position in range(factors.shape[1]):
-        result = (result[:, :, None] * factors[:, position, None, :]).reshape(len(factors), -1)
+        result = (result[:, :, None] * factors[:, position, None, :]).reshape(len(factors), 4 ** (position + 1))
     return result
 
 
