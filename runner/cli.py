@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -43,8 +43,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except (QrunError, LedgerError) as error:
             _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted.", 130)
+        except KeyboardInterrupt as interrupt:
+            _fail(str(interrupt) or "interrupted.", 130)
         except BrokenPipeError:
             # Whoever read our output has gone; what is left to print goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,7 +63,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-def _fail(text: str, code: int) -> Any:
+def _fail(text: str, code: int) -> NoReturn:
     typer.secho(f"qrun: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
     raise typer.Exit(code)
 
@@ -115,26 +115,27 @@ def experiment(
     ],
     backend: Annotated[
         str | None,
-        typer.Option(help="ideal, or a device: see `qrun backends list`. \\[default: fake_kyiv]",
-                     autocompletion=_complete_backend),
+        typer.Option(
+            help="ideal, or a device: see `qrun backends list`. \\[default: fake_kyiv]",
+            autocompletion=_complete_backend,
+        ),
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 40 steps each). \\[default: 1]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 60 steps each). \\[default: 1]")] = None,
     qubits: Annotated[int | None, typer.Option(help="Qubits of the generator = features. \\[default: 6]")] = None,
     reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
     entanglement: Annotated[
         str | None,
         typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="twin (exact, noisy) or aer (shots). \\[default: twin]")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(help="twin (exact, noisy) or aer (shots). \\[default: twin]")] = None,
     shots: Annotated[int | None, typer.Option(help="Shots a circuit, with --engine aer. \\[default: 1024]")] = None,
     partition: Annotated[
         str | None,
-        typer.Option(help="How benign records are dealt: iid, or dirichlet:ALPHA over protocol and service. "
-                     "\\[default: iid]"),
+        typer.Option(
+            help="How benign records are dealt: iid, or dirichlet:ALPHA over protocol and service. \\[default: iid]"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all the experiment's randomness. \\[default: 0]")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
@@ -166,8 +167,13 @@ def experiment(
         "engine": engine,
         "shots": shots,
         "seed": seed,
-        "data": {"partition": partition, "full": full, "test": None if no_test is None else not no_test},
-        "model": {"epochs": epochs, "qubits": qubits, "reps": reps, "entanglement": entanglement},
+        "partition": partition,
+        "full": full,
+        "test": None if no_test is None else not no_test,
+        "epochs": epochs,
+        "qubits": qubits,
+        "reps": reps,
+        "entanglement": entanglement,
     }
     with Terminal(tables=not as_json) as terminal:
         outcome = start(config_from(name, values, config), Places(data, chain, ipfs), out=out, reporter=terminal)
@@ -220,9 +226,7 @@ def backends_show(
         show_target(target)
 
 
-RunArgument = Annotated[
-    str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)
-]
+RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)]
 
 
 @runs_app.command("list")

@@ -31,8 +31,8 @@ class RunConfig(Settings):
     nodes: int = Field(3, ge=1, le=50)
     rounds: int = Field(5, ge=1, le=1000)
     seed: int = Field(0, ge=0, le=2**63 - 1)
-    data: DataSettings = Field(default_factory=lambda: DataSettings())
-    model: ModelSettings = Field(default_factory=lambda: ModelSettings())
+    data: DataSettings = Field(default_factory=DataSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
 
     @model_validator(mode="after")
     def _shots_belong_to_sampling(self) -> RunConfig:
@@ -51,10 +51,8 @@ class RunConfig(Settings):
 
 
 def _known_keys(prefix: tuple[str, ...]) -> list[str]:
-    model: type[Settings] = RunConfig
-    for part in prefix:
-        model = {"data": DataSettings, "model": ModelSettings}.get(part, RunConfig)
-    return list(model.model_fields)
+    tables: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+    return list((tables.get(prefix[0], RunConfig) if prefix else RunConfig).model_fields)
 
 
 def _explain(error: ValidationError, origin: str) -> UsageError:

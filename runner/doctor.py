@@ -85,7 +85,9 @@ def _node(url: str | None) -> Check:
         return Check("Ethereum node", "optional", "not asked for", "qrun doctor --chain URL looks for one.")
     try:
         with connect(url, []) as chain:
-            return Check("Ethereum node", "ok", f"{redact(url)}: chain id {chain.chain_id}, block {chain.head_number()}")
+            return Check(
+                "Ethereum node", "ok", f"{redact(url)}: chain id {chain.chain_id}, block {chain.head_number()}"
+            )
     except LedgerError as error:
         return Check("Ethereum node", "broken", error.message, error.hint)
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from contracts.rounds import FederatedRounds
 from eth_account.signers.local import LocalAccount
 
 from circuits.errors import QrunError
-from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics, evaluate
@@ -182,9 +182,7 @@ class Federation:
             scorer = peer.scorer(dequantise(blocks), round_)
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, f"round/{round_}")
         scores = [scorer.scores(p.labelled, calibration.parts) for p in self.peers]
-        return evaluate(
-            _join(scores), _join([p.labels for p in self.peers]), scorer.threshold(calibration)
-        )
+        return evaluate(_join(scores), _join([p.labels for p in self.peers]), scorer.threshold(calibration))
 
     # -- after the last round ---------------------------------------------------------------------------------------
 
@@ -192,9 +190,7 @@ class Federation:
         """Make the final aggregate, publish it, and score it and every node's last model, once."""
         rounds = self.config.rounds
         blocks, inputs = self._aggregate(self.contract.reputation_after(rounds))
-        update = Update(
-            self.config.digest.hex(), self.peers[0].feature_map_cid, rounds, COMMON, blocks, inputs
-        )
+        update = Update(self.config.digest.hex(), self.peers[0].feature_map_cid, rounds, COMMON, blocks, inputs)
         cid = self.store.put(update.to_bytes())
         peer = self.peers[0]
         with peer.model.executor:

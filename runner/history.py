@@ -46,7 +46,11 @@ def describe_run(name: str) -> dict[str, Any]:
     out = _line(info)
     if info.state not in ("missing", "not started"):
         config, manifest = read_manifest(info.path)
-        out |= {"config": config.model_dump(mode="json"), "places": manifest["places"], "versions": manifest["versions"]}
+        out |= {
+            "config": config.model_dump(mode="json"),
+            "places": manifest["places"],
+            "versions": manifest["versions"],
+        }
     out["result"] = read_result(info.path) if info.state == "finished" else None
     return out
 
@@ -65,5 +69,3 @@ def remove_run(name: str) -> None:
         index.remove(info)
     finally:
         index.close()
-
-

@@ -118,9 +118,7 @@ class Peer:
 
     def publish(self, round_: int, trained: Trained, inputs: tuple[Input, ...]) -> str:
         """Serialise the trained model and put it into the store; its CID."""
-        update = Update(
-            self.config, self.feature_map_cid, round_, self.index, quantise(trained.parameters), inputs
-        )
+        update = Update(self.config, self.feature_map_cid, round_, self.index, quantise(trained.parameters), inputs)
         return self.store.put(update.to_bytes())
 
     def scorer(self, parameters: Parameters, round_: int) -> Scorer:

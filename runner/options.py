@@ -8,6 +8,7 @@ from typing import Any
 
 from circuits.errors import UsageError
 from experiments.base import find
+from experiments.settings import DataSettings, ModelSettings, Settings
 from runner.config import RunConfig, build_config, merge, read_toml
 
 DEFAULT_SHOTS = 1024
@@ -23,6 +24,16 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
                 out[key] = inner
         elif value is not None:
             out[key] = value
+    return out
+
+
+def nest(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the command line and Python users give them (qubits=4, partition="iid") put into their tables."""
+    out: dict[str, Any] = {}
+    tables: tuple[tuple[str, type[Settings]], ...] = (("model", ModelSettings), ("data", DataSettings))
+    for key, value in options.items():
+        table = next((name for name, model in tables if key in model.model_fields), None)
+        out = merge(out, {key: value} if table is None else {table: {key: value}})
     return out
 
 
@@ -42,7 +53,7 @@ def config_from(experiment: str, options: Mapping[str, Any], file: Path | None =
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
         build_config(_complete(merge(values, from_file)), origin=str(file))
         values = merge(values, from_file)
-    config = build_config(_complete(merge(values, given(options))))
+    config = build_config(_complete(merge(values, nest(given(options)))))
     return config.model_copy(update={"backend": canonical_name(config.backend)})
 
 

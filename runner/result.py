@@ -1,4 +1,4 @@
-"""The result of a run: one JSON object, described by result.schema.json beside this file (docs/result.md explains it)."""
+"""The result of a run: one JSON object, described by result.schema.json (docs/result.md explains it)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from contracts.rounds import FederatedRounds
+
 from backends.target import Target
 from circuits.types import CompiledCircuit
 from contracts.chain import Chain
-from contracts.rounds import FederatedRounds
 from experiments.base import Study
 from experiments.metrics import Metrics
 from runner.config import RunConfig

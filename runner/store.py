@@ -1,11 +1,11 @@
 """What a run remembers on disk: its folder, its state, its steps. SQLite, one file a run, and an index of all runs.
 
-    RUN/config.json     what was asked (canonical config and where it ran; no secrets)
-    RUN/keys.json       the nodes' keys, mode 0600
-    RUN/state.sqlite    steps done, results of rounds, seconds by phase
-    RUN/chain.sqlite    the embedded chain           RUN/blocks/    the content store
-    RUN/result.json     the finished run             RUN/models/    the models by round and node
-    RUN/convergence.png
+RUN/config.json     what was asked (canonical config and where it ran; no secrets)
+RUN/keys.json       the nodes' keys, mode 0600
+RUN/state.sqlite    steps done, results of rounds, seconds by phase
+RUN/chain.sqlite    the embedded chain           RUN/blocks/    the content store
+RUN/result.json     the finished run             RUN/models/    the models by round and node
+RUN/convergence.png
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
 def disk_errors(error: OSError | sqlite3.Error, where: Path) -> QrunError:
     """A full disk or a folder without permission, as one line that says what to do."""
     text = str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "disk is full" in text:
         return QrunError(
             f"the disk that holds {where} is full.",
             "Free some space and continue with `qrun runs resume`, or choose another place with --out DIR.",
@@ -112,7 +112,7 @@ class RunStore:
 
     def phases(self) -> dict[str, float]:
         """Seconds by phase."""
-        return {name: seconds for name, seconds in self._db.execute("select name, seconds from phases order by rowid")}
+        return dict(self._db.execute("select name, seconds from phases order by rowid").fetchall())
 
     def close(self) -> None:
         """Close the database."""
@@ -246,9 +246,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise QrunError(
-                f"another process works on the run in {path}.", "Wait for it, or stop it first."
-            ) from None
+            raise QrunError(f"another process works on the run in {path}.", "Wait for it, or stop it first.") from None
         yield
     finally:
         file.close()

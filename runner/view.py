@@ -144,8 +144,11 @@ def round_table(result: RoundResult) -> Table:
 def show_result(result: Mapping[str, Any], path: Path) -> None:
     """The final table, and where everything is."""
     console = stdout()
-    table = _table("Final aggregate (threshold from benign validation scores, no label used)",
-                   ["scored on", *METRICS, "threshold"], numeric=range(1, 7))
+    table = _table(
+        "Final aggregate (threshold from benign validation scores, no label used)",
+        ["scored on", *METRICS, "threshold"],
+        numeric=range(1, 7),
+    )
     test_file = "stand-in test" if result["dataset"]["source"] != "official" else "KDDTest+"
     names = {"holdout": "hold-out", "test": test_file, "test_without_seen": f"{test_file}, unseen vectors"}
     for part, name in names.items():
@@ -178,8 +181,11 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
         ),
         ("model", result["final"]["cid"]),
         ("folder", str(path)),
-        ("seconds", ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"]["phases"].items())
-         + f"; total {result['seconds']['total']:.1f}"),
+        (
+            "seconds",
+            ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"]["phases"].items())
+            + f"; total {result['seconds']['total']:.1f}",
+        ),
     ]
     grid = Table.grid(padding=(0, 2))
     for name, text in lines:

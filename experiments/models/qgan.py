@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ class QGAN:
         """Block name -> shape."""
         out: dict[str, tuple[int, ...]] = {"generator": (len(self.circuit.weights),)}
         widths = [self.features, *self.settings.hidden, 1]
-        for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
             out[f"discriminator.{k}.weight"] = (fan_out, fan_in)
             out[f"discriminator.{k}.bias"] = (fan_out,)
         return out
@@ -130,9 +131,7 @@ class QGAN:
     def generate(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> FloatArray:
         """`count` generated samples, (count, features), with latents and shots fixed by `seed`."""
         source = torch.Generator().manual_seed(seed)
-        request = Request(
-            self.circuit, self.observables, self._latents(count, source).numpy(), parameters["generator"]
-        )
+        request = Request(self.circuit, self.observables, self._latents(count, source).numpy(), parameters["generator"])
         return self.executor.run([request], seed=seed)[0].values
 
     # -- training ---------------------------------------------------------------------------------------------------

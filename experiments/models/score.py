@@ -7,6 +7,7 @@ calibrates it is counts in fixed bins, which add up over nodes: no record moves,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,10 @@ class Scorer:
         settings = model.settings
         self.samples = model.generate(parameters, settings.samples, seed)
         self.neighbours = min(settings.neighbours, len(self.samples))
-        self.ranges = ((-LOGIT_LIMIT, LOGIT_LIMIT), (0.0, 2.0 * np.sqrt(model.features)))
+        self.ranges: tuple[tuple[float, float], ...] = (
+            (-LOGIT_LIMIT, LOGIT_LIMIT),
+            (0.0, 2.0 * math.sqrt(model.features)),
+        )
 
     def parts(self, x: FloatArray) -> FloatArray:
         """(N, features) -> (N, 2): -D(x) within +-30, and the mean distance to the nearest generated samples."""
@@ -63,14 +67,17 @@ class Scorer:
     def part_counts(self, x: FloatArray) -> IntArray:
         """(2, BINS) counts of the parts of benign records."""
         parts = self.parts(x)
-        return np.stack([count(parts[:, k], *self.ranges[k], BINS) for k in range(2)])
+        return np.stack([count(parts[:, k], low, high, BINS) for k, (low, high) in enumerate(self.ranges)])
 
     def scores(self, x: FloatArray, part_counts: IntArray) -> FloatArray:
         """(N,) anomaly scores, higher is more anomalous, given the benign counts of the parts."""
         parts = self.parts(x)
-        return -np.sum(
-            [np.log(tail_probability(part_counts[k], *self.ranges[k], parts[:, k])) for k in range(2)], axis=0
-        )
+        tails = [
+            np.log(tail_probability(part_counts[k], low, high, parts[:, k]))
+            for k, (low, high) in enumerate(self.ranges)
+        ]
+        out: FloatArray = -np.sum(tails, axis=0)
+        return out
 
     def score_range(self, part_counts: IntArray) -> tuple[float, float]:
         """Bounds of a score: no tail probability is under 1/(n + 1)."""
@@ -78,16 +85,14 @@ class Scorer:
 
     def score_counts(self, x: FloatArray, part_counts: IntArray) -> IntArray:
         """(BINS,) counts of the scores of benign records."""
-        return count(self.scores(x, part_counts), *self.score_range(part_counts), BINS)
+        low, high = self.score_range(part_counts)
+        return count(self.scores(x, part_counts), low, high, BINS)
 
     def threshold(self, calibration: Calibration) -> float:
         """The score over which a record counts as an attack: a quantile of benign scores, no label used."""
-        return quantile(
-            calibration.score, *self.score_range(calibration.parts), self.model.settings.threshold_quantile
-        )
+        return quantile(calibration.score, *self.score_range(calibration.parts), self.model.settings.threshold_quantile)
 
     def calibrate(self, benign: FloatArray) -> Calibration:
         """Calibration on one node's benign validation records."""
         parts = self.part_counts(benign)
         return Calibration(parts, self.score_counts(benign, parts))
-

@@ -22,7 +22,6 @@ def draw_convergence(result: Mapping[str, Any], path: Path) -> None:
         path: Where to; replaced in one step.
     """
     import matplotlib
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

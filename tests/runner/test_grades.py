@@ -38,7 +38,7 @@ class World:
         }
 
     def grade(self, models: dict[int, Flat], losses: dict[int, float] | None = None) -> dict[int, object]:
-        given_losses = {k: 0.5 for k in models} | (losses or {})
+        given_losses = dict.fromkeys(models, 0.5) | (losses or {})
         out = self.grader.review(self.start, models, given_losses, 0.5)
         self.start = flat(
             np.mean([models[k].discriminator for k in range(self.honest)], axis=0),
@@ -70,9 +70,7 @@ def test_attacks_are_graded_low(attack: str) -> None:
             case "sign flip":
                 bad = flat(2 * start.discriminator - honest.discriminator, honest.generator)
             case "scaled":
-                bad = flat(
-                    start.discriminator + 10 * (honest.discriminator - start.discriminator), honest.generator
-                )
+                bad = flat(start.discriminator + 10 * (honest.discriminator - start.discriminator), honest.generator)
             case "stale aggregate":
                 bad = start
             case "stale own":
@@ -92,9 +90,7 @@ def test_harm_on_my_records_costs_the_grade_and_the_weight() -> None:
     world = World(5)
     models = world.models()
     start = world.start
-    models[4] = flat(
-        start.discriminator + 1.8 * (models[4].discriminator - start.discriminator), models[4].generator
-    )
+    models[4] = flat(start.discriminator + 1.8 * (models[4].discriminator - start.discriminator), models[4].generator)
     grade = world.grade(models, {4: 2.0})[4]
     assert grade.value == 1
     assert grade.gated

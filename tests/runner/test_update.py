@@ -55,9 +55,7 @@ def test_fixed_point_is_within_half_a_step(parameters: list[float]) -> None:
     assert np.abs(back - p).max() <= 2.0 ** -(SCALE_BITS + 1)
 
 
-@given(
-    st.lists(st.tuples(st.lists(values, min_size=3, max_size=3), st.integers(0, 10_000)), min_size=1, max_size=50)
-)
+@given(st.lists(st.tuples(st.lists(values, min_size=3, max_size=3), st.integers(0, 10_000)), min_size=1, max_size=50))
 def test_aggregation_is_the_exact_weighted_mean(models: list[tuple[list[int], int]]) -> None:
     weights = [w for _, w in models]
     if sum(weights) == 0:

@@ -1,0 +1,191 @@
+"""The command line: ten and more wrong inputs, each with its line and its exit code; results that are only results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runner.conftest import SMALL, Qrun, environment
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    """The process failed with this code, and its last line on stderr says what was wrong; no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    line = done.stderr.strip().splitlines()[-1]
+    for text in said:
+        assert text in line, done.stderr
+
+
+WRONG = [
+    (["--backend", "fake_kiev"], ["unknown backend 'fake_kiev'", "Did you mean fake_kyiv"]),
+    (["--backend", "ibm_torino"], ["hardware"]),
+    (["--backend", "fake_manila", "--qubits", "6"], ["6", "fake_manila", "5 qubits"]),
+    (["--rounds", "0"], ["rounds = 0", "greater than or equal to 1"]),
+    (["--nodes", "-3"], ["nodes = -3"]),
+    (["--nodes", "5000"], ["nodes = 5000"]),
+    (["--entanglement", "ring"], ["model.entanglement = 'ring'"]),
+    (["--engine", "quantum"], ["engine = 'quantum'", "'twin' or 'aer'"]),
+    (["--shots", "100"], ["--engine aer"]),
+    (["--seed", "-1"], ["seed = -1"]),
+    (["--partition", "dirichlet:0"], ["partition", "dirichlet:0.5"]),
+    (["--partition", "even"], ["partition", "iid"]),
+    (["--data", "/nowhere/at/all"], ["--data /nowhere/at/all"]),
+    (["--config", "/nowhere/run.toml"], ["/nowhere/run.toml", "No such file"]),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG, ids=lambda v: " ".join(v)[:40])
+def test_a_wrong_option_is_bad_usage(qrun: Qrun, home: Path, options: list[str], said: list[str]) -> None:
+    one_line(qrun("experiment", "nsl-kdd", *options), 2, *said)
+    assert not list((home / "runs").glob("*")), "a mistake leaves no run behind"
+
+
+def test_an_unknown_experiment_gets_a_suggestion(qrun: Qrun) -> None:
+    one_line(qrun("experiment", "nslkdd"), 2, "unknown experiment 'nslkdd'", "Did you mean 'nsl-kdd'")
+
+
+def test_an_unknown_key_in_the_config_gets_a_suggestion(qrun: Qrun, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[model]\nqubitz = 4\n")
+    one_line(qrun("experiment", "nsl-kdd", "--config", str(file)), 2, "model.qubitz", "Did you mean 'qubits'")
+
+
+def test_a_broken_data_file_is_named_with_line_and_column(qrun: Qrun, tmp_path: Path, data_dir: Path) -> None:
+    source = next(p for p in (data_dir, data_dir / "nsl-kdd") if (p / "KDDTest+.txt").exists())
+    for name in ("KDDTrain+_20Percent.txt", "KDDTest+.txt"):
+        shutil.copy(source / name, tmp_path / name)
+    path = tmp_path / "KDDTrain+_20Percent.txt"
+    path.chmod(0o644)
+    lines = path.read_text().splitlines(keepends=True)
+    lines[99] = lines[99].replace(",", ",x", 1)
+    path.write_text("".join(lines))
+    done = qrun("experiment", "nsl-kdd", *SMALL, "--data", str(tmp_path))
+    one_line(done, 1, "KDDTrain+_20Percent.txt", "line 100", "column 2")
+
+
+def test_an_unreachable_chain_is_said_quickly_and_without_its_key(qrun: Qrun, home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    begin = time.monotonic()
+    done = qrun(
+        "experiment", "nsl-kdd", *SMALL, "--chain", f"http://user:hunter2@127.0.0.1:{port}/v3/0123456789abcdef0123"
+    )
+    one_line(done, 1, "127.0.0.1")
+    assert "hunter2" not in done.stderr
+    assert "0123456789abcdef0123" not in done.stderr
+    assert time.monotonic() - begin < 60
+    assert not list((home / "runs").glob("*")), "nothing was acknowledged, nothing is left behind"
+
+
+def test_an_unreachable_ipfs_daemon_is_said(qrun: Qrun) -> None:
+    one_line(qrun("experiment", "nsl-kdd", *SMALL, "--ipfs", "/ip4/127.0.0.1/tcp/9/http"), 1, "IPFS")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written(home: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "runner.cli", "backends", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment(home),
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system: needs root")
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_the_run_can_be_resumed(qrun: Qrun, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(small)], check=False).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        done = qrun("experiment", "nsl-kdd", *SMALL, "--out", str(small / "run"))
+        one_line(done, 1, "full", "--out")
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+        runs = json.loads(qrun("runs", "list", "--json").stdout)
+        if runs:  # Something was acknowledged before the disk was full: it goes on from there.
+            resumed = qrun("runs", "resume", runs[0]["run"], "--json")
+            assert resumed.returncode == 0, resumed.stderr
+            assert json.loads(resumed.stdout)["metrics"]["test"]["auroc"] > 0.5
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_folder_without_permission_or_in_use(qrun: Qrun, tmp_path: Path) -> None:
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    (busy / "thesis.tex").write_text("years of work")
+    one_line(qrun("experiment", "nsl-kdd", *SMALL, "--out", str(busy)), 2, "not an empty folder")
+    assert (busy / "thesis.tex").read_text() == "years of work"
+
+
+def test_unknown_runs(qrun: Qrun) -> None:
+    for command in (["show"], ["resume"], ["rm", "--yes"]):
+        one_line(qrun("runs", *command, "nothing"), 2, "no run 'nothing'", "qrun runs list")
+
+
+def test_unknown_options_and_commands_exit_with_2(qrun: Qrun) -> None:
+    assert qrun("experiment", "nsl-kdd", "--roundz", "3").returncode == 2
+    assert qrun("experimentt").returncode == 2
+    assert qrun("experiment", "nsl-kdd", "--rounds", "three").returncode == 2
+
+
+def test_help_loads_nothing_heavy(home: Path) -> None:
+    code = (
+        "import sys\nfrom runner.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'qiskit', 'web3', 'numpy', 'pydantic', 'matplotlib'}\n"
+        "print(sorted(set(sys.modules) & heavy), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(home)
+    )
+    assert done.stderr.strip() == "[]"
+    assert "experiment" in done.stdout
+
+
+def test_lists(qrun: Qrun) -> None:
+    assert [e["name"] for e in json.loads(qrun("experiment", "list", "--json").stdout)] == ["nsl-kdd"]
+    assert "nsl-kdd" in qrun("experiment", "list").stdout
+    backends = json.loads(qrun("backends", "list", "--json").stdout)
+    assert len(backends) > 60
+    shown = json.loads(qrun("backends", "show", "fake_kyiv", "--json").stdout)
+    assert (shown["qubits"], shown["two_qubit_gate"], shown["calibration_date"][:10]) == (127, "ecr", "2025-02-26")
+    assert "ecr" in qrun("backends", "show", "fake_kyiv").stdout
+    assert json.loads(qrun("runs", "list", "--json").stdout) == []
+
+
+def test_completion_is_offered(qrun: Qrun) -> None:
+    done = qrun(_QRUN_COMPLETE="complete_bash", COMP_WORDS="qrun backends show fake_ky", COMP_CWORD="3")
+    assert done.returncode == 0
+    assert "--show-completion" in qrun("--help").stdout
+
+
+def test_doctor_says_what_is_missing_and_keeps_secrets(qrun: Qrun) -> None:
+    done = qrun("doctor", "--json", QISKIT_IBM_TOKEN="hunter2hunter2")
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert checks["embedded chain"]["state"] == "ok"
+    assert checks["IBM Quantum token"]["found"].startswith("present")
+    assert "hunter2" not in done.stdout + done.stderr
+    without = {c["name"]: c for c in json.loads(qrun("doctor", "--json", HOME="/nonexistent").stdout)}
+    assert without["IBM Quantum token"]["state"] == "optional"
+    assert "QISKIT_IBM_TOKEN" in without["IBM Quantum token"]["mend"]
+    dead = qrun("doctor", "--json", "--chain", "http://127.0.0.1:9")
+    assert dead.returncode == 1
+    assert {c["name"]: c for c in json.loads(dead.stdout)}["Ethereum node"]["state"] == "broken"

@@ -1,0 +1,164 @@
+"""The main job end to end, small: the result keeps to its schema, repeats, and stands on the chain."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from runner.result import schema
+from tests.runner.conftest import SMALL, Qrun
+
+
+def run(qrun: Qrun, *options: str, **env: str) -> dict[str, Any]:
+    done = qrun("experiment", "nsl-kdd", *SMALL, *options, "--json", **env)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(result, schema())
+    return result
+
+
+def what_repeats(result: dict[str, Any]) -> dict[str, Any]:
+    """All that the same config and seed must give again: CIDs, metrics, grades, reputation."""
+    kept = {k: result[k] for k in ("config", "dataset", "backend", "feature_map", "final", "metrics", "spread")}
+    kept["rounds"] = [
+        {"aggregate": r["aggregate"], "nodes": [{k: v for k, v in n.items() if k != "tx"} for n in r["nodes"]]}
+        for r in result["rounds"]
+    ]
+    return kept
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_cids_and_metrics(qrun: Qrun, home: Path, tmp_path: Path) -> None:
+    first = run(qrun)
+    second = run(qrun, "--out", str(tmp_path / "mine"))
+    assert what_repeats(first) == what_repeats(second)
+    assert first["nodes"][0]["address"] != second["nodes"][0]["address"], "keys never come from the seed"
+    assert second["run"] == f"{first['run']}.2"
+    other = run(qrun, "--seed", "1")
+    assert other["final"]["cid"] != first["final"]["cid"]
+
+    folder = tmp_path / "mine"
+    assert json.loads((folder / "result.json").read_text()) == second
+    assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((folder / "models").iterdir())) == 2 + 2 * 3
+    assert stat.S_IMODE((folder / "keys.json").stat().st_mode) == 0o600
+    assert json.loads((folder / "config.json").read_text())["config_digest"] == second["config_digest"]
+
+    # No secret is in anything that is written for others to read.
+    keys = json.loads((folder / "keys.json").read_text())
+    secrets = [keys["opener"], *(v for n in keys["nodes"] for v in n.values())]
+    for file in (f for f in folder.rglob("*") if f.is_file() and f.name != "keys.json"):
+        content = file.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in content
+            assert bytes.fromhex(secret) not in content
+
+    listed = json.loads(qrun("runs", "list", "--json").stdout)
+    assert [r["run"] for r in listed] == [first["run"], second["run"], other["run"]]
+    assert {r["state"] for r in listed} == {"finished"}
+    shown = json.loads(qrun("runs", "show", second["run"], "--json").stdout)
+    assert shown["result"] == second
+    assert "Final aggregate" in qrun("runs", "show", second["run"]).stdout
+
+    # A finished run is read, not played again; and removing takes its folder.
+    assert json.loads(qrun("runs", "resume", second["run"], "--json").stdout) == second
+    assert qrun("runs", "rm", second["run"], "--yes").returncode == 0
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_every_round_stands_on_the_chain(qrun: Qrun, tmp_path: Path) -> None:
+    from contracts.rounds import FederatedRounds
+
+    from contracts.chain import connect
+    from contracts.store import BlockStore
+    from runner.update import Input, aggregate, parse_update
+
+    result = run(qrun, "--out", str(tmp_path / "run"))
+    store = BlockStore(tmp_path / "run" / "blocks")
+    with connect(tmp_path / "run" / "chain.sqlite", []) as chain:
+        contract = FederatedRounds.attach(chain, result["chain"]["contract"])
+        assert chain.head_number() == result["chain"]["head"]
+        assert contract.settled_rounds() == 2
+        for round_ in result["rounds"]:
+            number = round_["number"]
+            on_chain = {s.node: s for s in contract.submissions(number)}
+            for node in round_["nodes"]:
+                assert on_chain[node["id"]].cid == node["cid"]
+                assert on_chain[node["id"]].metrics == pytest.approx(node["metrics"], abs=1e-6)
+                assert {str(k): v for k, v in contract.grades(number)[node["id"]].items()} == node["grades"]
+            assert [r / 100 for r in contract.reputation_after(number)] == [n["reputation"] for n in round_["nodes"]]
+
+    # Anyone who has the published models computes the final aggregate again, bit for bit.
+    final = parse_update(store.get(result["final"]["cid"], max_bytes=1 << 24))
+    parts = [parse_update(store.get(i.cid, max_bytes=1 << 24)) for i in final.inputs]
+    again = aggregate([p.blocks for p in parts], [i.weight for i in final.inputs])
+    assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in final.blocks.items()}
+    last = [Input(n["cid"], round(100 * n["reputation"])) for n in result["rounds"][-1]["nodes"]]
+    assert list(final.inputs) == [i for i in last if i.weight > 0]
+
+
+@pytest.mark.slow
+def test_stdout_has_the_json_and_nothing_else_and_tables_otherwise(qrun: Qrun) -> None:
+    done = qrun("experiment", "nsl-kdd", *SMALL, "--rounds", "1", "--no-test", "--json")
+    result = json.loads(done.stdout)
+    jsonschema.validate(result, schema())
+    assert result["metrics"]["test"] is None
+    assert result["metrics"]["holdout"]["auroc"] > 0.5
+    assert "round 1 settled" in done.stderr
+    shown = qrun("experiment", "nsl-kdd", *SMALL, "--rounds", "1", "--no-test")
+    assert "Round 1 (validation)" in shown.stdout
+    assert "Final aggregate" in shown.stdout
+    assert "\x1b[" not in shown.stdout + shown.stderr, "no colour where there is no terminal"
+
+
+@pytest.mark.slow
+def test_aer_samples_the_same_device(qrun: Qrun) -> None:
+    result = run(qrun, "--engine", "aer", "--shots", "128", "--rounds", "1", "--no-test")
+    assert result["backend"]["engine"] == "aer"
+    assert result["config"]["shots"] == 128
+    assert result["backend"]["physical_qubits"] == run(qrun, "--rounds", "1", "--no-test")["backend"]["physical_qubits"]
+
+
+@pytest.mark.slow
+def test_the_stand_in_says_so_everywhere(qrun: Qrun, tmp_path: Path) -> None:
+    # An empty cache and no route out: what a laptop on a train has.
+    env = {"QRUN_DATA": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    done = qrun("experiment", "nsl-kdd", *SMALL, "--rounds", "1", "--out", str(tmp_path / "run"), "--json", **env)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["dataset"]["source"] == "stand-in"
+    assert "Stand-in" in done.stderr
+    jsonschema.validate(result, schema())
+    from contracts.rounds import FederatedRounds
+
+    from contracts.chain import connect
+
+    with connect(tmp_path / "run" / "chain.sqlite", []) as chain:
+        assert FederatedRounds.attach(chain, result["chain"]["contract"]).data_source() == "stand-in"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [["--nodes", "1"], ["--nodes", "2"], ["--partition", "dirichlet:0.5", "--nodes", "4"]], ids=str
+)
+def test_other_numbers_of_nodes(qrun: Qrun, options: list[str]) -> None:
+    result = run(qrun, *options, "--rounds", "1", "--no-test")
+    assert len(result["nodes"]) == int(options[options.index("--nodes") + 1])
+    assert sum(n["records"]["train"] for n in result["nodes"]) == pytest.approx(0.7 * 13_449, rel=0.02)
+
+
+@pytest.mark.slow
+def test_python_users_get_the_same(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import qrun as face
+
+    monkeypatch.setenv("QRUN_HOME", str(home))
+    result = face.run("nsl-kdd", backend="ideal", rounds=1, nodes=2, qubits=2, reps=1, out=tmp_path / "a")
+    jsonschema.validate(result, schema())
+    assert result["backend"]["calibration_date"] is None
+    assert result["metrics"]["test"] is not None

@@ -1,0 +1,148 @@
+"""Run folders and their index: durable, locked, and honest about their state."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from circuits.errors import QrunError, UsageError
+from runner.keys import load_or_create
+from runner.store import RunIndex, disk_errors, locked, state_of, write_durably
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> RunIndex:
+    return RunIndex(tmp_path / "home")
+
+
+def test_names_in_use_get_a_number(index: RunIndex) -> None:
+    assert [index.create("nsl-kdd-00", None).run for _ in range(3)] == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
+    assert [r.run for r in index.list()] == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
+
+
+def test_a_run_is_found_by_its_beginning(index: RunIndex) -> None:
+    index.create("nsl-kdd-0a", None)
+    index.create("nsl-kdd-1b", None)
+    assert index.find("nsl-kdd-1").run == "nsl-kdd-1b"
+    with pytest.raises(UsageError, match="ambiguous"):
+        index.find("nsl")
+    with pytest.raises(UsageError, match="no run 'x'"):
+        index.find("x")
+
+
+def test_an_exact_name_wins_over_longer_ones(index: RunIndex) -> None:
+    index.create("a", None)
+    index.create("a", None)
+    assert index.find("a").run == "a"
+
+
+def test_out_must_be_new_or_empty(index: RunIndex, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="not an empty folder"):
+        index.create("a", tmp_path / "full")
+    assert index.list() == []
+    assert index.create("a", tmp_path / "new" / "deep").path == (tmp_path / "new" / "deep").absolute()
+
+
+def test_removing_a_run_leaves_other_files_alone(index: RunIndex, tmp_path: Path) -> None:
+    store = index.create("a", tmp_path / "out")
+    (store.path / "config.json").write_text("{}")
+    (store.path / "blocks").mkdir()
+    (store.path / "notes.txt").write_text("mine")
+    store.close()
+    index.remove(index.find("a"))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]
+    assert index.list() == []
+
+
+def test_state(index: RunIndex) -> None:
+    store = index.create("a", None)
+    assert state_of(store.path) == "not started"
+    (store.path / "config.json").write_text("{}")
+    assert state_of(store.path) == "interrupted"
+    with locked(store.path):
+        code = (
+            "import sys; from pathlib import Path; from runner.store import state_of\n"
+            "print(state_of(Path(sys.argv[1])))"
+        )
+        seen = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True)
+        assert seen.stdout.strip() == "running"
+    assert state_of(store.path) == "interrupted"
+    (store.path / "result.json").write_text("{}")
+    assert state_of(store.path) == "finished"
+    assert state_of(store.path / "gone") == "missing"
+
+
+def test_a_run_has_one_writer(index: RunIndex) -> None:
+    store = index.create("a", None)
+    code = (
+        "import sys; from pathlib import Path\nfrom runner.store import locked\n"
+        "try:\n    locked(Path(sys.argv[1])).__enter__()\nexcept Exception as e: print(e)"
+    )
+    with locked(store.path):
+        seen = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, check=True)
+    assert "another process works on the run" in seen.stdout
+
+
+def test_facts_and_phases_are_kept(index: RunIndex) -> None:
+    store = index.create("a", None)
+    store.put("x", {"cid": "b", "losses": [1.5]})
+    assert store.get("x") == {"cid": "b", "losses": [1.5]}
+    assert store.get("y") is None
+    for _ in range(2):
+        with store.phase("training"):
+            pass
+    first = store.phases()["training"]
+    assert first >= 0
+    assert list(store.phases()) == ["training"]
+
+
+def test_durable_writes_are_whole_and_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    write_durably(path, b"one")
+    write_durably(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_keys_are_private_and_stable(tmp_path: Path) -> None:
+    keys = load_or_create(tmp_path, 3)
+    assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
+    assert load_or_create(tmp_path, 3) == keys
+    assert keys.opener.hex() not in repr(keys)
+    assert keys.nodes[0].chain.hex() not in repr(keys.nodes)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load_or_create(other, 3) != keys
+    with pytest.raises(QrunError, match="keys of 3 nodes"):
+        load_or_create(tmp_path, 4)
+    (tmp_path / "keys.json").write_text(json.dumps({"opener": "zz"}))
+    with pytest.raises(QrunError, match="damaged"):
+        load_or_create(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "is full"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), "cannot write"),
+        (sqlite3.OperationalError("database or disk is full"), "is full"),
+        (sqlite3.DatabaseError("file is not a database"), "cannot use"),
+    ],
+)
+def test_disk_trouble_is_one_line_that_says_what_to_do(
+    error: OSError | sqlite3.Error, said: str, tmp_path: Path
+) -> None:
+    shown = disk_errors(error, tmp_path)
+    assert said in str(shown)
+    assert "\n" not in str(shown)
+    assert "--out" in shown.hint
