@@ -1,0 +1,326 @@
+"""One Ethereum chain, embedded in a file or behind a JSON-RPC URL: read it, sign and send, wait until it is mined."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from contracts.errors import ContractRevert, LedgerError, LedgerUnreachable
+from contracts.records import Receipt
+from contracts.rpc_errors import redact, translated
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+__all__ = ["Chain", "connect", "redact"]
+
+NOBODY = "0x0000000000000000000000000000000000000000"
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 30.0
+PROBE_SECONDS = 4.5
+"""How long a node may take to answer at all; a name that does not resolve included."""
+MINED_SECONDS = 300.0
+"""How long a transaction may wait to be mined."""
+EMBEDDED_GAS = 25_000_000
+"""Gas limit of a transaction on the embedded chain, below the block's; what is not used is not paid."""
+RUN_GAS = 10_000_000
+"""Gas that an account is funded for where the caller does not say."""
+LOG_BLOCKS = 5_000
+"""Blocks asked for in one search of the log; halved where a node refuses."""
+TRANSFER_GAS = 21_000
+"""What a transfer of money uses."""
+
+
+def connect(spec: str | Path, funded: Sequence[str] = ()) -> Chain:
+    """Open a chain.
+
+    Args:
+        spec: The file of an embedded chain (made where there is none), or the http(s) URL of a JSON-RPC node.
+        funded: Accounts that the first block of a new embedded chain funds.
+
+    Raises:
+        LedgerBusy: another process has the file open.
+        LedgerUnreachable: the node does not answer (told within five seconds).
+        LedgerError: the file is no chain.
+    """
+    text = str(spec)
+    if isinstance(spec, str) and text.lower().startswith(("http://", "https://")):
+        return _connect_url(text)
+    if isinstance(spec, str) and "://" in text:
+        raise LedgerError(f"{redact(text)}: a chain is a file or an http(s) URL.", "For example http://127.0.0.1:8545.")
+    from contracts.embedded import open_embedded
+
+    w3, backend = open_embedded(Path(spec), funded)
+    return Chain(w3, kind="embedded", where=text, chain_id=w3.eth.chain_id, close=backend.database.close)
+
+
+def _connect_url(url: str) -> Chain:
+    import requests
+    from web3 import HTTPProvider, Web3
+    from web3.providers.rpc.utils import ExceptionRetryConfiguration
+
+    provider = HTTPProvider(
+        url, request_kwargs={"timeout": (CONNECT_SECONDS, PROBE_SECONDS)}, exception_retry_configuration=None
+    )
+    # A contract must not make its readers fetch URLs (EIP-3668).
+    provider.global_ccip_read_enabled = False
+    w3 = Web3(provider)
+    with translated(url):
+        chain_id = _within(PROBE_SECONDS, lambda: int(w3.eth.chain_id))
+    provider._request_kwargs["timeout"] = (CONNECT_SECONDS, ANSWER_SECONDS)
+    # Reads are asked again after a hiccup; so is sending, for the same signed bytes are the same transaction.
+    provider.exception_retry_configuration = ExceptionRetryConfiguration(
+        errors=(requests.ConnectionError, requests.Timeout), retries=4, backoff_factor=0.2
+    )
+    return Chain(w3, kind="json-rpc", where=url, chain_id=chain_id, close=lambda: None)
+
+
+def _within(seconds: float, work: Callable[[], int]) -> int:
+    """Give up waiting after `seconds`: resolving a name knows no time limit of its own."""
+    outcome: list[int | BaseException] = []
+
+    def attempt() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+class Chain:
+    """A chain that is open; a context manager.
+
+    Attributes:
+        kind: "embedded" or "json-rpc".
+        where: File or URL; a URL may hold a key, so that it is shown only through `redact`.
+        chain_id: EIP-155 id.
+        gas_used: Gas of all transactions sent through this object.
+    """
+
+    def __init__(
+        self,
+        w3: Any,
+        *,
+        kind: Literal["embedded", "json-rpc"],
+        where: str,
+        chain_id: int,
+        close: Callable[[], None],
+    ) -> None:
+        self.w3 = w3
+        self.kind = kind
+        self.chain_id = chain_id
+        self.gas_used = 0
+        self.where = where
+        self._close = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the chain free for others."""
+        self._close()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last block."""
+        with translated(self.where):
+            block = self.w3.eth.get_block("latest")
+        return int(block["number"]), _hex(block["hash"])
+
+    def head_number(self) -> int:
+        """Number of the last block."""
+        with translated(self.where):
+            return int(self.w3.eth.block_number)
+
+    def code(self, address: str) -> bytes:
+        """The code at an address, empty where there is no contract."""
+        with translated(self.where):
+            return bytes(self.w3.eth.get_code(address))
+
+    def nonce(self, address: str) -> int:
+        """How many transactions of an account are mined."""
+        with translated(self.where):
+            return int(self.w3.eth.get_transaction_count(address, "latest"))
+
+    def balance(self, address: str) -> int:
+        """An account's money, in wei."""
+        with translated(self.where):
+            return int(self.w3.eth.get_balance(address))
+
+    def call(self, function: Any) -> Any:
+        """The value of a contract's view function.
+
+        Raises:
+            ContractRevert: the contract refused.
+        """
+        with translated(self.where, function.contract_abi):
+            return function.call({"from": NOBODY})
+
+    def logs(self, address: str, first: int, last: int) -> list[Any]:
+        """Everything that a contract logged in blocks `first` to `last`, in order."""
+        found: list[Any] = []
+        step = LOG_BLOCKS
+        while first <= last:
+            end = min(last, first + step - 1)
+            try:
+                with translated(self.where):
+                    found += self.w3.eth.get_logs({"address": address, "fromBlock": first, "toBlock": end})
+            except LedgerUnreachable:
+                raise
+            except LedgerError:
+                if step == 1:
+                    raise
+                step = max(1, step // 4)  # nodes limit the range, each in words of its own
+                continue
+            first = end + 1
+        return found
+
+    def receipt(self, tx: str) -> Receipt | None:
+        """What became of a transaction; None where it is not mined."""
+        mined = self._receipt(tx)
+        return None if mined is None else _as_receipt(mined)
+
+    def _receipt(self, tx: str) -> Mapping[str, Any] | None:
+        from web3.exceptions import TransactionNotFound
+
+        with translated(self.where):
+            try:
+                found: Mapping[str, Any] = self.w3.eth.get_transaction_receipt(tx)
+            except TransactionNotFound:
+                return None
+        return found
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, account: LocalAccount, call: Any) -> Receipt:
+        """Sign a contract call (or deployment) with `account`, send it, and wait until it is mined.
+
+        It is tried out first, so that what the contract would refuse is not sent and costs nothing.
+
+        Raises:
+            ContractRevert: the contract refused.
+            LedgerUnreachable: the node does not answer.
+            LedgerError: not mined in time, or no money.
+        """
+        self.wait_for_pending(account.address)
+        # A ContractFunction has contract_abi, a ContractConstructor abi.
+        abi = getattr(call, "contract_abi", None) or call.abi
+        with translated(self.where, abi):
+            # Given gas and fees, web3 fills in nothing of its own and asks the node for nothing.
+            built = call.build_transaction({"from": account.address, "gas": 1, "gasPrice": 0, "chainId": self.chain_id})
+        message = {key: built[key] for key in ("to", "data") if built.get(key)}
+        with translated(self.where, abi):
+            if self.kind == "embedded":
+                self.w3.eth.call({**message, "from": account.address})
+                gas = EMBEDDED_GAS
+            else:
+                # A margin, for others may move the contract's state before this is mined.
+                gas = int(self.w3.eth.estimate_gas({**message, "from": account.address}) * 1.25) + 60_000
+        return self._transact(account, {**message, "gas": gas, "value": 0}, abi)
+
+    def wait_for_pending(self, address: str) -> None:
+        """Wait until everything that an account sent is mined: what a killed process sent may be under way."""
+        if self.kind == "embedded":
+            return
+
+        def done() -> bool | None:
+            with translated(self.where):
+                waiting = self.w3.eth.get_transaction_count(address, "pending")
+            return True if waiting <= self.nonce(address) else None
+
+        self._wait(done, f"an earlier transaction of {address}")
+
+    def _wait(self, ready: Callable[[], Any], what: str) -> Any:
+        end = time.monotonic() + MINED_SECONDS
+        pause = 0.01
+        while (value := ready()) is None:
+            if time.monotonic() > end:
+                raise LedgerError(f"{what} was not mined in {MINED_SECONDS:.0f} s.", "Resume the run later.")
+            time.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+        return value
+
+    def fees(self) -> dict[str, int]:
+        """What a transaction offers now, in wei per gas: EIP-1559 where the chain has it, else gasPrice."""
+        with translated(self.where):
+            base = self.w3.eth.get_block("latest").get("baseFeePerGas")
+            price = int(self.w3.eth.gas_price)
+            if base is None or price == 0:
+                return {"gasPrice": price}
+            tip = int(self.w3.eth.max_priority_fee)
+        # Twice the base fee: it may rise by an eighth a block.
+        return {"maxFeePerGas": 2 * int(base) + tip, "maxPriorityFeePerGas": tip}
+
+    def _transact(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
+        transaction = {**fields, **self.fees(), "nonce": self.nonce(account.address), "chainId": self.chain_id}
+        signed = account.sign_transaction(transaction)
+        tx = _hex(signed.hash)
+        try:
+            with translated(self.where, abi):
+                self.w3.eth.send_raw_transaction(signed.raw_transaction)
+        except LedgerError as error:
+            # The answer to an attempt may get lost, and the transaction be there all the same.
+            if isinstance(error, ContractRevert) or (not _says_known(error.message) and self.receipt(tx) is None):
+                raise
+        return self._mined(tx, transaction, account.address, abi)
+
+    def _mined(self, tx: str, transaction: Mapping[str, Any], sender: str, abi: Sequence[Mapping[str, Any]]) -> Receipt:
+        mined = self._wait(lambda: self._receipt(tx), f"transaction {tx}")
+        receipt = _as_receipt(mined)
+        self.gas_used += receipt.gas_used
+        if mined["status"] != 1:
+            again = {k: transaction[k] for k in ("to", "data", "gas", "value") if k in transaction} | {"from": sender}
+            with translated(self.where, abi):
+                self.w3.eth.call(again, receipt.block - 1)
+            raise ContractRevert("Reverted", {"tx": tx})
+        return receipt
+
+    # -- money ------------------------------------------------------------------------------------------------------
+
+    def fund(self, addresses: Sequence[str], funder_key: str | None = None, *, gas_each: int = RUN_GAS) -> int:
+        """See that every account can pay for `gas_each` of gas; see contracts/funding.py. Gives the wei sent."""
+        from contracts.funding import fund
+
+        return fund(self, addresses, funder_key, gas_each=gas_each)
+
+    def transfer(self, account: LocalAccount, to: str, wei: int) -> Receipt:
+        """Send money, and wait until it is there."""
+        self.wait_for_pending(account.address)
+        return self._transact(account, {"to": to, "value": wei, "gas": TRANSFER_GAS}, ())
+
+    def transfer_from_node(self, sender: str, to: str, wei: int) -> Receipt:
+        """Send money from an account that the node signs for, and wait until it is there."""
+        with translated(self.where):
+            tx = _hex(self.w3.eth.send_transaction({"from": sender, "to": to, "value": wei}))
+        return _as_receipt(self._wait(lambda: self._receipt(tx), f"transaction {tx}"))
+
+
+def _says_known(message: str) -> bool:
+    text = message.lower()
+    return any(words in text for words in ("already known", "already imported", "known transaction"))
+
+
+def _as_receipt(mined: Mapping[str, Any]) -> Receipt:
+    return Receipt(tx=_hex(mined["transactionHash"]), block=int(mined["blockNumber"]), gas_used=int(mined["gasUsed"]))
+
+
+def _hex(value: Any) -> str:
+    return "0x" + bytes(value).hex()

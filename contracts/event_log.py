@@ -1,0 +1,83 @@
+"""A task's events, read once and kept: who did what in which transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.chain import Chain
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event: its name, its arguments, and where it stands."""
+
+    name: str
+    args: Mapping[str, Any]
+    tx: str
+    block: int
+
+
+Key = tuple[str, int, int]
+"""Event, round (0 where it has none), node (0 where it has none): each happens at most once."""
+
+
+class EventLog:
+    """The events of one contract, found by what they are about. Grows by what the chain has new."""
+
+    def __init__(self, chain: Chain, contract: Any, opened_at: int) -> None:
+        self._chain = chain
+        self._contract = contract
+        self._next = opened_at
+        self._entries: dict[Key, Entry] = {}
+        self._gas: dict[str, int] = {}
+        self._events = {}
+        for event in contract.events:
+            self._events[bytes.fromhex(event().topic.removeprefix("0x"))] = event()
+
+    def refresh(self) -> None:
+        """Read what was logged since the last time."""
+        head = self._chain.head_number()
+        if head < self._next:
+            return
+        for log in self._chain.logs(self._contract.address, self._next, head):
+            event = self._events.get(bytes(log["topics"][0]))
+            if event is None:
+                continue
+            args = dict(event.process_log(log)["args"])
+            entry = Entry(
+                name=event.event_name,
+                args=args,
+                tx="0x" + bytes(log["transactionHash"]).hex(),
+                block=int(log["blockNumber"]),
+            )
+            self._entries[(entry.name, int(args.get("round", 0)), int(args.get("node", 0)))] = entry
+        self._next = head + 1
+
+    def find(self, name: str, *, round_: int = 0, node: int = 0) -> Entry | None:
+        """The event, or None where it has not happened."""
+        key = (name, round_, node)
+        if key not in self._entries:
+            self.refresh()
+        return self._entries.get(key)
+
+    def of_round(self, name: str, round_: int) -> list[Entry]:
+        """The events of that name in a round, in the order of nodes."""
+        self.refresh()
+        found = [(key[2], entry) for key, entry in self._entries.items() if key[:2] == (name, round_)]
+        return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+
+    def gas_used(self) -> int:
+        """Gas of all transactions that changed the contract's state."""
+        self.refresh()
+        for entry in self._entries.values():
+            if entry.tx not in self._gas:
+                receipt = self._chain.receipt(entry.tx)
+                if receipt is not None:
+                    self._gas[entry.tx] = receipt.gas_used
+        return sum(self._gas.values())
+
+    def note_gas(self, tx: str, gas: int) -> None:
+        """Remember what a transaction used, so that it need not be asked for."""
+        self._gas[tx] = gas

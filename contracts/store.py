@@ -1,0 +1,162 @@
+"""Where models and maps lie, under the hash of their content: a folder of blocks, alone or beside an IPFS daemon."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from contracts.cid import Cid, build, parse_cid
+from contracts.dag import MAX_BLOCK, read_file
+from contracts.errors import ContentError, LedgerError
+
+ANY_SIZE = 1 << 40
+"""More than any file that is stored here: for checks that read no content into a result."""
+
+
+@runtime_checkable
+class ContentStore(Protocol):
+    """A place for files under their CIDs. What is put is kept until the store's folder goes."""
+
+    kind: str
+
+    def put(self, data: bytes) -> str:
+        """Keep a file; its CID. When this returns, the file survives a crash of process or machine."""
+        ...
+
+    def get(self, cid: str, *, max_bytes: int) -> bytes:
+        """A file, hashed again on its way out.
+
+        Raises:
+            ContentError: the CID is malformed, its content is missing, damaged, or larger than `max_bytes`.
+        """
+        ...
+
+    def has(self, cid: str) -> bool:
+        """Whether the whole file can be had here, undamaged."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def open_store(folder: Path, address: str | None = None) -> ContentStore:
+    """The store in a folder, beside an IPFS daemon where its address is given.
+
+    Raises:
+        LedgerUnreachable: the daemon does not answer.
+    """
+    local = BlockStore(folder)
+    if address is None:
+        return local
+    from contracts.ipfs import IpfsStore
+
+    return IpfsStore(address, local)
+
+
+class BlockStore:
+    """One file a block, named by its CIDv1, in folders named by the two characters before the last.
+
+    A block is written to a temporary file, flushed to the disk and then renamed, so that it is whole whenever it can
+    be seen; children are written before parents, so that a root stands for the whole file.
+    """
+
+    kind = "blocks"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._make(self.folder)
+        self._temporary = self.folder / "tmp"
+        self._make(self._temporary)
+        for left in self._temporary.iterdir():  # by a process that was killed
+            left.unlink(missing_ok=True)
+
+    def put(self, data: bytes) -> str:
+        """Keep a file; its CID."""
+        root = None
+        for root, block in build(data):
+            self.put_block(root, block)
+        return str(root)
+
+    def get(self, cid: str, *, max_bytes: int) -> bytes:
+        """A file, every block of it hashed again; see ContentStore."""
+        return read_file(parse_cid(cid), self.get_block, max_bytes=max_bytes)
+
+    def has(self, cid: str) -> bool:
+        """Whether the whole file is here, undamaged."""
+        try:
+            self.get(cid, max_bytes=ANY_SIZE)
+        except ContentError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def get_block(self, cid: Cid) -> bytes:
+        """One block as it lies on the disk, at most a byte more than MAX_BLOCK; the reader hashes it.
+
+        Raises:
+            ContentError: it is not here.
+        """
+        path = self._path(cid)
+        try:
+            with path.open("rb") as file:
+                return file.read(MAX_BLOCK + 1)
+        except FileNotFoundError:
+            raise ContentError(f"block {cid} is not in the store {self.folder}.") from None
+        except OSError as error:
+            raise LedgerError(f"block {cid} cannot be read: {error.strerror} ({path}).") from None
+
+    def put_block(self, cid: Cid, block: bytes) -> None:
+        """Keep one block durably; a damaged one of that name is replaced."""
+        path = self._path(cid)
+        try:
+            if path.is_file() and path.read_bytes() == block:
+                return
+            if not path.parent.is_dir():
+                self._make(path.parent)
+                _flush_folder(self.folder)
+            descriptor, temporary = tempfile.mkstemp(dir=self._temporary)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(block)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except OSError:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _flush_folder(path.parent)
+        except OSError as error:
+            raise _write_error(error, self.folder) from None
+
+    def _path(self, cid: Cid) -> Path:
+        name = str(cid.v1)
+        return self.folder / name[-3:-1] / name
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _write_error(error, folder) from None
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_error(error: OSError, folder: Path) -> LedgerError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LedgerError(
+            f"the disk is full: the store {folder} cannot be written.", "Make room, then resume the run."
+        )
+    return LedgerError(f"the store {folder} cannot be written: {error.strerror}.", "Choose a folder you may write.")
