@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from circuits.errors import QrunError, UsageError
-from circuits.types import Ansatz
 from experiments.datasets.types import BoolArray, Dataset, Records
 from experiments.settings import DataSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from circuits.types import Ansatz
 
 Seeds = Callable[..., int]
 """(purpose, *parts) -> seed: how an experiment gets its share of the run's randomness."""

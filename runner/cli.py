@@ -156,9 +156,6 @@ def experiment(
         _list_experiments(as_json)
         return
     from runner.options import config_from
-    from runner.places import Places
-    from runner.run import start
-    from runner.view import Terminal, show_result
 
     values: dict[str, Any] = {
         "backend": backend,
@@ -175,8 +172,15 @@ def experiment(
         "reps": reps,
         "entanglement": entanglement,
     }
+    checked = config_from(name, values, config)
+
+    # After the check: a mistake is told at once, torch and qiskit load for what can be run.
+    from runner.places import Places
+    from runner.run import start
+    from runner.view import Terminal, show_result
+
     with Terminal(tables=not as_json) as terminal:
-        outcome = start(config_from(name, values, config), Places(data, chain, ipfs), out=out, reporter=terminal)
+        outcome = start(checked, Places(data, chain, ipfs), out=out, reporter=terminal)
     if as_json:
         _print_json(outcome.result)
     else:

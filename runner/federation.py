@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from contracts.rounds import FederatedRounds
 from eth_account.signers.local import LocalAccount
 
 from circuits.errors import QrunError
+from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics, evaluate
@@ -195,7 +195,7 @@ class Federation:
         peer = self.peers[0]
         with peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), rounds)
-            calibration = calibrate_together(scorer, self.peers, self.secure_sum, f"round/{rounds}")
+            calibration = calibrate_together(scorer, self.peers, self.secure_sum, "final")
             metrics = judge.score(scorer, calibration)
             nodes = {}
             for j, published in sorted(self.last.items()):

@@ -146,21 +146,20 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     console = stdout()
     table = _table(
         "Final aggregate (threshold from benign validation scores, no label used)",
-        ["scored on", *METRICS, "threshold"],
-        numeric=range(1, 7),
+        ["scored on", *METRICS],
+        numeric=range(1, 6),
     )
-    test_file = "stand-in test" if result["dataset"]["source"] != "official" else "KDDTest+"
-    names = {"holdout": "hold-out", "test": test_file, "test_without_seen": f"{test_file}, unseen vectors"}
+    test_file = "KDDTest+" if result["dataset"]["source"] == "official" else "stand-in"
+    names = {"holdout": "hold-out", "test": test_file, "test_without_seen": f"{test_file}, unseen"}
     for part, name in names.items():
         metrics = result["metrics"].get(part)
         if metrics is not None:
-            table.add_row(name, *(f"{metrics[m]:.4f}" for m in (*METRICS, "threshold")))
+            table.add_row(name, *(f"{metrics[m]:.4f}" for m in METRICS))
         spread = result["spread"].get(part)
         if metrics is not None and spread is not None:
             table.add_row(
-                "  nodes' own models",
-                *(f"{spread[m]['min']:.3f}-{spread[m]['max']:.3f}" for m in METRICS),
-                "",
+                "  the nodes' own",
+                *(f"{spread[m]['min']:.3f}-{spread[m]['max']:.3f}".replace("0.", ".") for m in METRICS),
                 style="dim",
             )
     console.print(table)
