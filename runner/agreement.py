@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contracts.rounds import FederatedRounds
 from eth_account.signers.local import LocalAccount
 
 from circuits.errors import QrunError
+from contracts.rounds import FederatedRounds
 from experiments.features.secure_sum import ExchangeKey, MaskedSum
 
 

@@ -249,11 +249,23 @@ def runs_list(as_json: JsonOption = False) -> None:
 
 @runs_app.command("show")
 @guarded
-def runs_show(run: RunArgument, as_json: JsonOption = False) -> None:
-    """One run: its state, config and result."""
-    from runner.history import describe_run
-    from runner.view import show_run
+def runs_show(
+    run: RunArgument,
+    on_chain: Annotated[bool, typer.Option("--on-chain", help="What the chain itself holds about it.")] = False,
+    chain: Annotated[str | None, typer.Option(help="JSON-RPC URL for --on-chain, if the run's held a key.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One run: its state, config and result; or its record on the chain."""
+    from runner.history import describe_run, read_chain
+    from runner.view import show_chain, show_run
 
+    if on_chain:
+        record = read_chain(run, chain)
+        if as_json:
+            _print_json(record)
+        else:
+            show_chain(record)
+        return
     found = describe_run(run)
     if as_json:
         _print_json(found)

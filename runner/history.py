@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError
 from runner.run_folder import read_manifest, read_result
-from runner.store import RunIndex, RunInfo
+from runner.store import RunIndex, RunInfo, RunStore
+
+if TYPE_CHECKING:
+    from contracts.rounds import FederatedRounds
 
 
 def _line(info: RunInfo) -> dict[str, Any]:
@@ -69,3 +72,81 @@ def remove_run(name: str) -> None:
         index.remove(info)
     finally:
         index.close()
+
+
+def read_chain(name: str, url: str | None = None) -> dict[str, Any]:
+    """What stands on the chain about a run, read from the chain itself and from nowhere else.
+
+    Args:
+        name: The run.
+        url: JSON-RPC node, for a run whose chain is not in its folder and whose URL held a key.
+
+    Raises:
+        QrunError: the run has no contract yet.
+    """
+    from contracts.chain import connect
+    from contracts.rounds import FederatedRounds
+    from runner.places import Places
+
+    index = RunIndex()
+    try:
+        info = index.find(name)
+    finally:
+        index.close()
+    _, manifest = read_manifest(info.path)
+    store = RunStore(info.run, info.path)
+    try:
+        address = store.get("contract")
+    finally:
+        store.close()
+    if address is None:
+        raise QrunError(f"run {info.run} has nothing on a chain yet.", f"`qrun runs resume {info.run}`.")
+    where = Places.recall(manifest["places"], Places(chain=url)).chain or info.path / "chain.sqlite"
+    with connect(where) as chain:
+        contract = FederatedRounds.attach(chain, address)
+        task, settled = contract.task, contract.settled_rounds()
+        digest = contract.map_digest()
+        return {
+            "kind": chain.kind,
+            "chain_id": chain.chain_id,
+            "contract": contract.address,
+            "head": chain.head_number(),
+            "gas_used": contract.gas_used(),
+            "experiment": task.experiment,
+            "config_digest": task.config_digest.hex(),
+            "data_source": task.data_source,
+            "feature_map_digest": None if digest is None else digest.hex(),
+            "max_rounds": task.max_rounds,
+            "settled_rounds": settled,
+            "nodes": [
+                {
+                    "id": n.index,
+                    "address": n.address,
+                    "exchange_key": n.exchange_key.hex(),
+                    "reputation": n.reputation / 100,
+                }
+                for n in contract.nodes()
+            ],
+            "rounds": [_round_on_chain(contract, number, settled) for number in range(1, task.max_rounds + 1)],
+        }
+
+
+def _round_on_chain(contract: FederatedRounds, number: int, settled: int) -> dict[str, Any]:
+    grades = contract.grades(number)
+    after = contract.reputation_after(number) if number <= settled else None
+    return {
+        "number": number,
+        "settled": number <= settled,
+        "nodes": [
+            {
+                "id": s.node,
+                "cid": s.cid,
+                "tx": s.tx,
+                "block": s.block,
+                "metrics": s.metrics,
+                "grades": {str(k): v for k, v in sorted(grades.get(s.node, {}).items())},
+                "reputation": None if after is None else after[s.node] / 100,
+            }
+            for s in contract.submissions(number)
+        ],
+    }

@@ -6,11 +6,10 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from contracts.rounds import FederatedRounds
-
 from backends.target import Target
 from circuits.types import CompiledCircuit
 from contracts.chain import Chain
+from contracts.rounds import FederatedRounds
 from experiments.base import Study
 from experiments.metrics import Metrics
 from runner.config import RunConfig

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contracts.rounds import FederatedRounds
 from eth_account import Account
 
 from backends.catalog import get_target
@@ -25,6 +24,7 @@ from circuits.errors import QrunError, UsageError
 from circuits.types import CompiledCircuit
 from contracts.chain import connect
 from contracts.records import TaskSpec
+from contracts.rounds import FederatedRounds, gas_budget
 from contracts.store import ContentStore, open_store
 from experiments.base import Study, find
 from experiments.features.agreement import agree, node
@@ -241,7 +241,8 @@ class _Play:
             chain = stack.enter_context(connect(self.places.chain or store.path / "chain.sqlite", everyone))
             content = open_store(store.path / "blocks", self.places.ipfs)
             stack.callback(content.close)
-            chain.fund(everyone, os.environ.get("QRUN_CHAIN_KEY"))
+            gas = gas_budget(config.nodes, config.rounds)
+            chain.fund(everyone, os.environ.get("QRUN_CHAIN_KEY"), gas_each=gas)
             task = TaskSpec(config.experiment, config.digest, study.dataset.source, config.rounds, tuple(addresses))
             contract = FederatedRounds.deploy(chain, opener, task)
             store.put("contract", contract.address)

@@ -281,6 +281,38 @@ def show_run(run: Mapping[str, Any]) -> None:
         console.print(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
 
 
+def show_chain(record: Mapping[str, Any]) -> None:
+    """What the chain holds about a run: the task, the nodes, and a table a round."""
+    console = stdout()
+    facts = ("kind", "chain_id", "contract", "head", "gas_used", "experiment", "config_digest", "data_source",
+             "feature_map_digest", "max_rounds", "settled_rounds")  # fmt: skip
+    show_table("On the chain", ["what", "value"], [[k, str(record[k])] for k in facts])
+    show_table(
+        "Nodes",
+        ["node", "address", "exchange key", "reputation"],
+        [[str(n["id"]), n["address"], _short(n["exchange_key"]), f"{n['reputation']:.1f}"] for n in record["nodes"]],
+    )
+    for r in record["rounds"]:
+        if not r["nodes"]:
+            continue
+        table = _table(
+            f"Round {r['number']}{'' if r['settled'] else ' (not settled)'}",
+            ["node", "block", "accuracy", "F1", "AUROC", "grades given", "reputation", "CID", "transaction"],
+            numeric=range(1, 5),
+        )
+        for n in r["nodes"]:
+            table.add_row(
+                str(n["id"]),
+                str(n["block"]),
+                *(f"{n['metrics'][m]:.4f}" for m in ("accuracy", "f1", "auroc")),
+                " ".join(f"{k}:{v}" for k, v in n["grades"].items()) or "-",
+                "-" if n["reputation"] is None else f"{n['reputation']:.1f}",
+                _short(n["cid"]),
+                _short(n["tx"]),
+            )
+        console.print(table)
+
+
 def _nodes_of(round_: Mapping[str, Any]) -> tuple[Any, ...]:
     from runner.progress import NodeRound
 

@@ -65,6 +65,13 @@ def test_the_same_seed_gives_the_same_cids_and_metrics(qrun: Qrun, home: Path, t
     assert shown["result"] == second
     assert "Final aggregate" in qrun("runs", "show", second["run"]).stdout
 
+    recorded = json.loads(qrun("runs", "show", second["run"], "--on-chain", "--json").stdout)
+    assert recorded["config_digest"] == second["config_digest"]
+    assert [[n["cid"] for n in r["nodes"]] for r in recorded["rounds"]] == [
+        [n["cid"] for n in r["nodes"]] for r in second["rounds"]
+    ]
+    assert second["rounds"][1]["nodes"][2]["tx"][:8] in qrun("runs", "show", second["run"], "--on-chain").stdout
+
     # A finished run is read, not played again; and removing takes its folder.
     assert json.loads(qrun("runs", "resume", second["run"], "--json").stdout) == second
     assert qrun("runs", "rm", second["run"], "--yes").returncode == 0
@@ -73,9 +80,8 @@ def test_the_same_seed_gives_the_same_cids_and_metrics(qrun: Qrun, home: Path, t
 
 @pytest.mark.slow
 def test_every_round_stands_on_the_chain(qrun: Qrun, tmp_path: Path) -> None:
-    from contracts.rounds import FederatedRounds
-
     from contracts.chain import connect
+    from contracts.rounds import FederatedRounds
     from contracts.store import BlockStore
     from runner.update import Input, aggregate, parse_update
 
@@ -135,12 +141,11 @@ def test_the_stand_in_says_so_everywhere(qrun: Qrun, tmp_path: Path) -> None:
     assert result["dataset"]["source"] == "stand-in"
     assert "Stand-in" in done.stderr
     jsonschema.validate(result, schema())
+    from contracts.chain import connect
     from contracts.rounds import FederatedRounds
 
-    from contracts.chain import connect
-
     with connect(tmp_path / "run" / "chain.sqlite", []) as chain:
-        assert FederatedRounds.attach(chain, result["chain"]["contract"]).data_source() == "stand-in"
+        assert FederatedRounds.attach(chain, result["chain"]["contract"]).task.data_source == "stand-in"
 
 
 @pytest.mark.slow
