@@ -70,6 +70,8 @@ class ExpectationLayer(torch.nn.Module):
             )
         if gradient == "parameter-shift":
             _check_shiftable(circuit)
+        if seed < 0:
+            raise UsageError(f"the seed must be 0 or more, not {seed}.")
         if not spsa_step > 0.0:
             raise UsageError(f"the SPSA step must be positive, not {spsa_step}.")
         self.executor, self.circuit, self.observables = executor, circuit, tuple(observables)

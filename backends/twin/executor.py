@@ -15,6 +15,7 @@ from qiskit.quantum_info import SparsePauliOp
 from backends.observables import ZString, check_arrays, check_requests, z_strings
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
+from backends.twin.buffers import BufferPool
 from backends.twin.channels import Channels
 from backends.twin.heisenberg import Heisenberg
 from backends.twin.memory import check_memory
@@ -59,6 +60,7 @@ class TwinExecutor:
             raise UsageError(f"the twin engine computes in float32 or float64, not {dtype}.")
         self.target, self.dtype, self.readout_error = target, dtype, readout_error
         self._programs: OrderedDict[int, tuple[CompiledCircuit, Program]] = OrderedDict()
+        self._pool = BufferPool()
         self._kernels: OrderedDict[Any, tuple[CompiledCircuit, Heisenberg]] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -69,6 +71,7 @@ class TwinExecutor:
     ) -> None:
         self._programs.clear()
         self._kernels.clear()
+        self._pool.clear()
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
         """Exact values of every request; `seed` has nothing to fix. Equal rows of weights are computed once."""
@@ -145,6 +148,7 @@ class TwinExecutor:
                 n_inputs=len(circuit.inputs),
                 n_weights=len(circuit.weights),
                 dtype=self.dtype,
+                pool=self._pool,
             )
             known = circuit, kernel
             self._kernels[key] = known

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from backends.observables import ZString
 from backends.twin.apply import apply_pair, outer_pair
+from backends.twin.buffers import BufferPool
 from backends.twin.program import Program, Run
 from circuits.errors import QrunError
 
@@ -90,6 +91,7 @@ class Heisenberg:
         observables: (m) sums of Z-strings on virtual qubits.
         n_inputs, n_weights: Lengths of the parameter vectors.
         dtype: torch.float32 or torch.float64.
+        pool: Where large buffers come from; one of its own by default.
 
     Raises:
         QrunError: Inputs after an entangling gate.
@@ -103,6 +105,7 @@ class Heisenberg:
         n_inputs: int,
         n_weights: int,
         dtype: torch.dtype,
+        pool: BufferPool | None = None,
     ) -> None:
         if not program.inputs_come_first:
             raise QrunError(
@@ -127,7 +130,7 @@ class Heisenberg:
         self.axes = tuple((block.low, block.high) for block in program.blocks)
         self.readout = torch.as_tensor(program.readout, dtype=dtype)
         self.coefficients, self.masks = _pad(observables, program.outputs, self.width, dtype)
-        self.pool: list[Tensor] = []
+        self.pool = BufferPool() if pool is None else pool
 
     def observables_at_start(self, weights: Tensor) -> Tensor:
         """(n_weights,) -> (m, 4^k): the observables just after the first runs; differentiable."""
@@ -188,20 +191,6 @@ def _products(factors: Tensor) -> Tensor:
     return result
 
 
-class _Lease:
-    """A buffer from a pool, given back when the graph that needs it is gone.
-
-    Fresh memory of this size costs more (page faults) than the arithmetic on it.
-    """
-
-    def __init__(self, pool: list[Tensor], shape: tuple[int, ...], like: Tensor) -> None:
-        fitting = [i for i, free in enumerate(pool) if free.shape == shape]
-        self.pool, self.buffer = pool, pool.pop(fitting[0]) if fitting else like.new_empty(shape)
-
-    def __del__(self) -> None:
-        self.pool.append(self.buffer)
-
-
 class _Chain(torch.autograd.Function):
     """Observables (m, 4^k) back through the blocks (S, 16, 16), and the adjoint."""
 
@@ -211,7 +200,7 @@ class _Chain(torch.autograd.Function):
         differentiable = any(ctx.needs_input_grad)
         # after[s] are the observables just after block s; without a gradient two buffers in turn are enough.
         slots = len(axes) if differentiable else 2
-        lease = _Lease(kernel.pool, (slots, *vectors.shape), vectors)
+        lease = kernel.pool.lease((slots, *vectors.shape), vectors)
         after = lease.buffer
         after[(len(axes) - 1) % slots] = vectors
         for s in range(len(axes) - 1, -1, -1):

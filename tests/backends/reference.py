@@ -6,11 +6,12 @@ from functools import cache
 
 import numpy as np
 from qiskit.quantum_info import DensityMatrix, Operator, SparsePauliOp, SuperOp
+from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
 from backends.target import Target
-from circuits.compile import compile_ansatz
+from circuits.compile import _Part, _renumber, compile_ansatz
 from circuits.qgan import generator
 from circuits.types import CompiledCircuit
 
@@ -18,6 +19,14 @@ from circuits.types import CompiledCircuit
 @cache
 def compiled(device: str, qubits: int, reps: int, entanglement: str, seed: int = 7) -> CompiledCircuit:
     return compile_ansatz(generator(qubits, reps, entanglement), get_target(device).backend, seed=seed)
+
+
+def scattered(device: str, layout: tuple[int, ...]) -> CompiledCircuit:
+    """A ring on given physical qubits that are far apart, so that routing goes through others."""
+    backend, ansatz = get_target(device).backend, generator(len(layout), 1, "circular")
+    manager = generate_preset_pass_manager(1, backend=backend, seed_transpiler=1, initial_layout=list(layout))
+    everything = _Part(backend.target, tuple(range(backend.target.num_qubits)))
+    return _renumber(ansatz, manager.run(ansatz.circuit), everything)
 
 
 def draw(circuit: CompiledCircuit, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -140,6 +140,7 @@ def test_wrong_options() -> None:
         ({"gradient": "exact"}, "counting has no exact gradient"),
         ({"gradient": "spsa", "spsa_step": 0.0}, "must be positive"),
         ({"gradient": "spsa", "spsa_step": float("nan")}, "must be positive"),
+        ({"gradient": "spsa", "seed": -1}, "seed must be 0 or more"),
     ):
         with pytest.raises(UsageError, match=says):
             layer(Counting("fake_kyiv"), **options)

@@ -11,7 +11,7 @@ from backends.observables import single_z
 from backends.protocol import DifferentiableExecutor, Executor, Request
 from backends.twin.executor import TwinExecutor
 from circuits.qgan import ENTANGLEMENTS
-from tests.backends.reference import Evolution, compiled, draw
+from tests.backends.reference import Evolution, compiled, draw, scattered
 
 # ECR, CZ, CX, u1/u2/u3, rx/rzz and no device at all.
 DEVICES = ("fake_kyiv", "fake_fez", "fake_torino", "fake_lima", "fake_almaden", "fake_fractional", "ideal")
@@ -75,9 +75,9 @@ def test_extra_wires_and_distant_gates_are_covered() -> None:
     from backends.twin.channels import Channels
     from backends.twin.program import build_program
 
-    circuit = compiled("fake_almaden", 5, 1, "sca")
-    target, wanted = get_target("fake_almaden"), observables(5, 5)
-    assert len(circuit.physical_qubits) > 5
+    circuit, target, wanted = scattered("fake_almaden", (0, 2, 8, 6)), get_target("fake_almaden"), observables(4, 5)
+    assert len(circuit.physical_qubits) > 4
+    assert set(circuit.final_layout) != set(circuit.initial_layout)
     program = build_program(circuit, Channels(target.backend.target, circuit.physical_qubits))
     assert any(block.high - block.low > 1 for block in program.blocks)
     inputs, weights = draw(circuit, 1, 5)

@@ -11,7 +11,15 @@ from qiskit.circuit.library import CXGate, RZGate, SXGate, XGate
 from qiskit.providers import BackendV2, Options
 from qiskit.quantum_info import Statevector
 from qiskit.transpiler import InstructionProperties, Target
-from qiskit_ibm_runtime.fake_provider import FakeFez, FakeKyiv, FakeKyoto, FakeLimaV2, FakeManhattanV2, FakeYorktownV2
+from qiskit_ibm_runtime.fake_provider import (
+    FakeCairoV2,
+    FakeFez,
+    FakeKyiv,
+    FakeKyoto,
+    FakeLimaV2,
+    FakeManhattanV2,
+    FakeYorktownV2,
+)
 
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, UsageError
@@ -86,6 +94,17 @@ def test_reverse_linear_needs_no_swap_on_kyiv() -> None:
     assert compiled.two_qubit_gates == 4 * 7
     assert len(compiled.physical_qubits) == 8
     assert compiled.initial_layout == compiled.final_layout
+
+
+@pytest.mark.parametrize("entanglement", ["circular", "sca"])
+def test_a_ring_stays_on_the_qubits_that_it_needs(entanglement: str) -> None:
+    # On its own the transpiler lays eight qubits out on a ring of twelve, too many to simulate exactly.
+    ansatz = generator(8, 4, entanglement)
+    compiled = compile_ansatz(ansatz, DEVICES["kyiv"], seed=7)
+    assert len(compiled.physical_qubits) == 8
+    values = np.random.default_rng(1).uniform(-np.pi, np.pi, len(ansatz.inputs) + len(ansatz.weights))
+    assert same_state(compiled, values) < 1e-10
+    assert uncalibrated(compiled, DEVICES["kyiv"]) == []
 
 
 def test_same_seed_same_circuit() -> None:
@@ -165,6 +184,17 @@ def test_a_device_without_a_calibrated_layout_says_so() -> None:
     with pytest.raises(QrunError, match="fake_kyoto has no layout"):
         compile_ansatz(generator(2, 1), FakeKyoto(), seed=1)  # all its ECR are reported with an error of 1.0
     assert compile_ansatz(generator(1, 1), FakeKyoto(), seed=1).two_qubit_gates == 0
+
+
+@pytest.mark.parametrize("qubits", [2, 8])
+def test_a_device_with_two_kinds_of_entangling_gates(qubits: int) -> None:
+    # qiskit alone compiles nothing to it: it finds no rule to turn a gate around.
+    backend = FakeCairoV2()
+    ansatz = generator(qubits, 1, "circular")
+    compiled = compile_ansatz(ansatz, backend, seed=1)
+    values = np.random.default_rng(1).uniform(-np.pi, np.pi, len(ansatz.inputs) + len(ansatz.weights))
+    assert same_state(compiled, values) < 1e-10
+    assert uncalibrated(compiled, backend) == []
 
 
 def test_too_many_qubits_names_both_numbers() -> None:
