@@ -6,8 +6,8 @@ group of at least 30 similar records of one class (attack, protocol, flag, group
 - how many records it stands for, and their labels and words as counts of at least five;
 - for each numeric column a coarse distribution function: values that many records share keep their mass, between them
   means of at least five records are joined by straight lines;
-- a matrix of at most eight factors that correlates the columns: z = A f + sqrt(1 - |a_i|^2) e, with f, e standard
-  normal; column i of a record is the quantile of Phi(z_i).
+- a matrix of at most twelve factors that correlates the columns: z_i = (A f)_i + sqrt(1 - |a_i|^2) e_i, with f, e
+  standard normal; column i of a record is the quantile of the rank of z_i.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from experiments.datasets.official import TEST, TRAIN_20, TRAIN_FULL, Official
 from experiments.datasets.schema import NUMERIC
@@ -35,9 +34,10 @@ SEED = 1999
 P_SCALE = 65_535
 A_SCALE = 32_767
 RATE_SCALE = 100
+"""Rates are kept in hundredths."""
 
-_SCALES = np.array([RATE_SCALE if column.kind == "rate" else 1 for column in NUMERIC], dtype=np.float64)
-_MAXIMA = np.array([column.maximum for column in NUMERIC], dtype=np.float64) * _SCALES
+SCALES = np.array([RATE_SCALE if column.kind == "rate" else 1 for column in NUMERIC], dtype=np.float64)
+_MAXIMA = np.array([column.maximum for column in NUMERIC], dtype=np.float64) * SCALES
 
 Model = Mapping[str, npt.NDArray[Any]]
 """The packed model of C components.
@@ -103,7 +103,7 @@ def generate(model: Model, file: int, official: Official, seed: int = SEED) -> R
         mine = labels[labels[:, 0] == component]
         attack.append(rng.permutation(np.repeat(mine[:, 1], apportion(mine[:, 2], count))))
     order = rng.permutation(official.records)
-    table = np.clip(np.rint(np.vstack(numeric)), 0.0, _MAXIMA) / _SCALES
+    table = np.clip(np.rint(np.vstack(numeric)), 0.0, _MAXIMA) / SCALES
     line = np.arange(1, official.records + 1)
     name = f"{official.name} (stand-in)"
     codes = np.vstack(categorical).astype(np.int64)
@@ -122,11 +122,15 @@ def apportion(weights: npt.ArrayLike, total: int) -> IntArray:
 
 
 def _uniform(loadings: FloatArray, count: int, rng: np.random.Generator) -> list[FloatArray]:
-    """Per active column, last first, `count` uniform numbers correlated by the factors."""
+    """Per active column, last first, `count` uniform numbers with the ranks of correlated normal ones."""
     active, factors = loadings.shape
     unique = np.sqrt(np.clip(1.0 - np.sum(loadings**2, axis=1), 0.0, 1.0))
     z = rng.standard_normal((count, factors)) @ loadings.T + rng.standard_normal((count, active)) * unique
-    return list(ndtr(z).T[::-1])
+    # Ranks in place of Phi(z): each column then follows its distribution function without the noise of the draw.
+    order = np.argsort(z, axis=0, kind="stable")
+    ranks = np.empty_like(z)
+    np.put_along_axis(ranks, order, np.arange(count)[:, None] + 0.5, axis=0)
+    return list((ranks / count).T[::-1])
 
 
 def _sha256(records: Records) -> str:
