@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from contracts.cid import Cid, parse_cid
+from contracts.cid import CHUNK, Cid, parse_cid
 from contracts.dag import MAX_BLOCK, read_file
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
 from contracts.rpc_errors import redact
@@ -20,6 +20,8 @@ FIRST_PAUSE = 0.3
 """Seconds before the second try; doubled for each one after."""
 TIMEOUT = (3.0, 30.0)
 """Seconds to connect, and for an answer."""
+FETCH_TIMEOUT = (3.0, 20.0)
+"""The same for a block: a daemon that has none of it waits for others to send it."""
 
 _T = TypeVar("_T")
 
@@ -83,7 +85,12 @@ class IpfsStore:
 
         def add() -> Any:
             return self._client.add(
-                io.BytesIO(data), cid_version=1, raw_leaves=True, chunker="size-262144", pin=True, only_hash=False
+                io.BytesIO(data),
+                cid_version=1,
+                raw_leaves=True,
+                chunker=f"size-{CHUNK}",
+                pin=True,
+                opts={"cid-base": "base32"},  # js-ipfs would answer in base58
             )
 
         answer = self._ask(add, "keeping a file")
@@ -127,15 +134,24 @@ class IpfsStore:
         return fetched
 
     def _read(self, cid: Cid) -> bytes:
-        """One block, read in pieces so that an endless answer is cut off."""
+        """One block, read chunk by chunk so that an endless answer is cut off."""
+        from ipfshttpclient import exceptions
+
         out = bytearray()
-        with self._client.block.get(str(cid), stream=True) as pieces:
-            for piece in pieces:
-                out += piece
-                if len(out) > MAX_BLOCK:
-                    raise ContentError(
-                        f"block {cid} of the IPFS daemon {self._address} has more than {MAX_BLOCK} bytes."
-                    )
+        try:
+            with self._client.block.get(str(cid), stream=True, timeout=FETCH_TIMEOUT) as pieces:
+                for piece in pieces:
+                    out += piece
+                    if len(out) > MAX_BLOCK:
+                        raise ContentError(
+                            f"block {cid} of the IPFS daemon {self._address} has more than {MAX_BLOCK} bytes."
+                        )
+        except exceptions.TimeoutError:
+            self._client.version()  # raises where it is the daemon that is silent
+            raise ContentError(
+                f"the IPFS daemon {self._address} did not find block {cid} in {FETCH_TIMEOUT[1]:.0f} s.",
+                "Is a node online that has it?",
+            ) from None
         return bytes(out)
 
     def _ask(self, question: Callable[[], _T], what: str) -> _T:

@@ -88,14 +88,38 @@ def translated(where: str, abi: Sequence[Mapping[str, Any]] = ()) -> Iterator[No
 
 
 def _translate(error: Exception, where: str, abi: Sequence[Mapping[str, Any]]) -> LedgerError:
-    import requests
     from eth_tester.exceptions import TransactionFailed
     from web3.exceptions import ContractLogicError, Web3RPCError
 
-    shown = redact(where)
     if isinstance(error, (TransactionFailed, ContractLogicError)):
         data = _find_hex([getattr(error, "data", None), *error.args])
         return ContractRevert("Reverted", {}) if data is None else decode_revert(data, abi)
+    shown = redact(where)
+    unreachable = _unreachable(error, shown)
+    if unreachable is not None:
+        return unreachable
+    text = str(getattr(error, "message", None) or error)
+    if isinstance(error, Web3RPCError):
+        response = error.rpc_response
+        detail = response.get("error") if isinstance(response, Mapping) else None
+        if isinstance(detail, Mapping):
+            text = str(detail.get("message", text))
+        if "insufficient funds" in text.lower():
+            return LedgerError(
+                f"an account has too little money for its transaction ({text[:200]}).",
+                "Give a funded key in QRUN_CHAIN_KEY, then resume the run.",
+            )
+        return LedgerError(f"the node {shown} refused: {text.replace(where, shown)[:300]}.")
+    return LedgerError(f"the chain {shown} failed: {type(error).__name__}: {text.replace(where, shown)[:300]}.")
+
+
+def _unreachable(error: Exception, shown: str) -> LedgerUnreachable | None:
+    """What a failure of the way to the node looks like, or None where it is something else."""
+    from json import JSONDecodeError
+
+    import requests
+    from web3.exceptions import BadResponseFormat
+
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
         hint = {401: "Is the key right?", 403: "Is the key right?", 429: "Too many requests: try again later."}
@@ -103,21 +127,11 @@ def _translate(error: Exception, where: str, abi: Sequence[Mapping[str, Any]]) -
             f"the node {shown} answered with HTTP status {status}.",
             hint.get(status, "Is that the URL of a JSON-RPC node?"),
         )
+    if isinstance(error, (JSONDecodeError, BadResponseFormat)):
+        return LedgerUnreachable(f"what answers at {shown} is no JSON-RPC node.", "Mend the URL given with --chain.")
     if isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
         return LedgerUnreachable(
             f"the node {shown} does not answer ({type(error).__name__}).",
             "Start it or mend the URL given with --chain; then resume the run.",
         )
-    text = str(getattr(error, "message", None) or error).replace(where, shown)
-    if isinstance(error, Web3RPCError):
-        response = error.rpc_response
-        detail = response.get("error") if isinstance(response, Mapping) else None
-        if isinstance(detail, Mapping):
-            text = str(detail.get("message", text)).replace(where, shown)
-        if "insufficient funds" in text.lower():
-            return LedgerError(
-                f"an account has too little money for its transaction ({text[:200]}).",
-                "Give a funded key in QRUN_CHAIN_KEY, then resume the run.",
-            )
-        return LedgerError(f"the node {shown} refused: {text[:300]}.")
-    return LedgerError(f"the chain {shown} failed: {type(error).__name__}: {text[:300]}.")
+    return None

@@ -1,0 +1,29 @@
+"""What all tests share: one thread, the data folder, the servers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.servers import anvil, ipfs_daemon
+
+# Before any test imports torch or numpy: the tensors are small, and the machines of the tests have few cores.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "QISKIT_PARALLEL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("QISKIT_PARALLEL", "FALSE")
+
+__all__ = ["anvil", "data_dir", "ipfs_daemon"]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the official NSL-KDD text files; skips where QRUN_DATA does not lead to one."""
+    named = os.environ.get("QRUN_DATA")
+    if not named:
+        pytest.skip("QRUN_DATA is not set: no official NSL-KDD files")
+    for folder in (Path(named), Path(named) / "nsl-kdd"):
+        if (folder / "KDDTest+.txt").is_file():
+            return folder
+    pytest.skip(f"QRUN_DATA={named}: no KDDTest+.txt there")

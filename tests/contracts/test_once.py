@@ -1,0 +1,162 @@
+"""Every write may be repeated: what is on the chain is found again, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from contracts.chain import connect
+from contracts.errors import ContentError, LedgerError
+from contracts.records import Receipt
+from contracts.rounds import FederatedRounds, address_of_first_contract, gas_budget
+from tests.contracts.conftest import METRICS, Bank, Play, all_grades, key, model, open_task
+from tests.servers import anvil_node
+
+
+def played(bank: Bank) -> Play:
+    game = open_task(bank, 2)
+    game.agree()
+    game.submit(1)
+    game.grade(1, all_grades(2))
+    game.contract.settle(game.accounts[0], 1)
+    return game
+
+
+WRITES: dict[str, Callable[[Play, FederatedRounds], Receipt]] = {
+    "register": lambda g, c: c.register(g.accounts[0], key(0)),
+    "agree_map": lambda g, c: c.agree_map(g.accounts[0], b"m" * 32),
+    "submit": lambda g, c: c.submit(g.accounts[0], 1, model(1, 0), METRICS),
+    "grade": lambda g, c: c.grade(g.accounts[0], 1, {1: 80}),
+    "settle": lambda g, c: c.settle(g.accounts[1], 1),
+}
+
+
+def test_repeating_a_run_sends_nothing(bank: Bank) -> None:
+    game = played(bank)
+    sent, nonces = game.chain.gas_used, [game.chain.nonce(a.address) for a in (game.opener, *game.accounts)]
+    fresh = FederatedRounds.deploy(game.chain, game.opener, game.spec)
+    assert fresh.address == game.contract.address
+    for contract in (game.contract, fresh):
+        receipts = [write(game, contract) for write in WRITES.values()]
+        assert len({r.tx for r in receipts}) == len(receipts)
+        assert all(game.chain.receipt(r.tx) == r for r in receipts)
+    assert game.chain.gas_used == sent
+    assert [game.chain.nonce(a.address) for a in (game.opener, *game.accounts)] == nonces
+    assert contract.gas_used() == game.contract.gas_used()
+
+
+DIFFERENT: dict[str, Callable[[Play], Receipt]] = {
+    "exchangeKey": lambda g: g.contract.register(g.accounts[0], b"other key".ljust(32)),
+    "digest": lambda g: g.contract.agree_map(g.accounts[0], b"o" * 32),
+    "another digest": lambda g: g.contract.submit(g.accounts[0], 1, model(9, 9), METRICS),
+    "metrics": lambda g: g.contract.submit(g.accounts[0], 1, model(1, 0), METRICS | {"f1": 0.61}),
+    "grades": lambda g: g.contract.grade(g.accounts[0], 1, {1: 81}),
+}
+
+
+def test_another_content_is_refused(bank: Bank) -> None:
+    game = played(bank)
+    for what, write in DIFFERENT.items():
+        with pytest.raises(LedgerError, match=f"on the chain already.*{what.split()[-1]}"):
+            write(game)
+
+
+def test_a_used_or_foreign_opener_is_refused(bank: Bank) -> None:
+    game = open_task(bank, 1)
+    with pytest.raises(LedgerError, match="another task"):
+        FederatedRounds.deploy(bank.chain, game.opener, replace(game.spec, config_digest=b"x" * 32))
+    game.register()
+    with pytest.raises(LedgerError, match="fresh one"):
+        FederatedRounds.deploy(bank.chain, game.accounts[0], game.spec)
+
+
+def test_attaching_to_what_is_not_there(bank: Bank) -> None:
+    with pytest.raises(LedgerError, match="no contract at"):
+        FederatedRounds.attach(bank.chain, Account.create().address)
+
+
+def test_attaching_to_foreign_code(bank: Bank) -> None:
+    (account,) = bank.accounts(1)
+    # PUSH1 1, PUSH1 0, MSTORE8, PUSH1 1, PUSH1 0, RETURN: deploys the one byte of code 01.
+    bank.chain._transact(account, {"data": "0x600160005360016000f3", "gas": 200_000, "value": 0}, ())
+    address = address_of_first_contract(account.address)
+    assert bank.chain.code(address) == b"\x01"
+    with pytest.raises(LedgerError, match="not this version's"):
+        FederatedRounds.attach(bank.chain, address)
+
+
+def test_a_stranger_and_wrong_arguments_are_told_before_anything_is_sent(bank: Bank) -> None:
+    game = open_task(bank, 2)
+    game.agree()
+    before = game.chain.gas_used
+    with pytest.raises(LedgerError, match="no node of the task"):
+        game.contract.submit(game.opener, 1, model(1, 0), METRICS)
+    with pytest.raises(ContentError, match="not a CID"):
+        game.contract.submit(game.accounts[0], 1, "bafy", METRICS)
+    with pytest.raises(LedgerError, match="32 bytes"):
+        game.contract.register(game.accounts[0], b"short")
+    with pytest.raises(LedgerError, match=r"nodes are 0\.\.1"):
+        game.contract.grade(game.accounts[0], 1, {2: 50})
+    with pytest.raises(LedgerError, match="grade -1"):
+        game.contract.grade(game.accounts[0], 1, {1: -1})
+    with pytest.raises(LedgerError, match="not settled"):
+        game.contract.reputation_after(1)
+    assert game.chain.gas_used == before
+
+
+def test_a_map_may_be_named_by_its_cid(bank: Bank) -> None:
+    from contracts.cid import CHUNK, cid_of
+
+    game = open_task(bank, 1)
+    game.register()
+    with pytest.raises(LedgerError, match="larger than one block"):
+        game.contract.agree_map(game.accounts[0], str(cid_of(bytes(CHUNK + 1))))
+    cid = cid_of(b"map")
+    game.contract.agree_map(game.accounts[0], str(cid))
+    assert game.contract.map_digest() == cid.digest
+
+
+def test_the_budget_covers_what_is_used(bank: Bank) -> None:
+    game = played(bank)
+    assert game.contract.gas_used() < gas_budget(2, 1)
+    by_receipt = sum(r.gas_used for write in WRITES.values() if (r := write(game, game.contract)))
+    assert by_receipt < game.contract.gas_used()
+
+
+@pytest.mark.server
+def test_a_transaction_left_pending_by_a_killed_process_is_found(tmp_path: Path) -> None:
+    """The process died between sending and mining; the next one waits for it, and does not send again."""
+    with anvil_node(tmp_path) as url, connect(url) as chain:
+        bank = Bank(chain, [])
+        game = open_task(bank, 1)
+        chain.w3.provider.make_request("evm_setAutomine", [False])
+        account = game.accounts[0]
+        contract = game.contract._contract
+        call = contract.functions.register(key(0))
+        transaction = {
+            "to": game.contract.address,
+            "data": call.build_transaction({"from": account.address, "gas": 1, "gasPrice": 0, "chainId": 1})["data"],
+            "gas": 300_000,
+            "value": 0,
+            "nonce": chain.nonce(account.address),
+            "chainId": chain.chain_id,
+            **chain.fees(),
+        }
+        tx = chain.w3.eth.send_raw_transaction(account.sign_transaction(transaction).raw_transaction)
+
+        def mine() -> None:
+            time.sleep(0.4)
+            connect(url).w3.provider.make_request("evm_mine", [])
+
+        miner = threading.Thread(target=mine)
+        miner.start()
+        receipt = game.contract.register(account, key(0))
+        miner.join()
+        assert receipt.tx == "0x" + bytes(tx).hex()
+        assert chain.nonce(account.address) == 1
