@@ -43,7 +43,9 @@ def knots(values: FloatArray, kin: Sequence[FloatArray]) -> tuple[FloatArray, Fl
     start = 0
     for below, atom in zip([-1.0, *atoms], [*atoms, np.inf], strict=True):
         stop = int(np.searchsorted(ordered, atom, side="left"))
-        means = _means(ordered[start:stop], [other[(other > below) & (other < atom)] for other in kin])
+        within = [other[(other > below) & (other < atom)] for other in kin]
+        # Rounding may lead past a shared value next to them.
+        means = [max(below + 1, min(mean, atom - 1)) for mean in _means(ordered[start:stop], within)]
         if means:
             ends = _ends(means, below + 1, atom - 1)
             centres = start + (stop - start) * (np.arange(len(means)) + 0.5) / len(means)
