@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from circuits.errors import UsageError
 from experiments.datasets.split import MIN_RECORDS, Partition, parse_partition, partition, split
 from experiments.datasets.standin import standin
-from experiments.datasets.types import Dataset, Records
+from experiments.datasets.types import Dataset, FloatArray, IntArray, Records
 
 
 @cache
@@ -104,12 +104,12 @@ def test_everyone_gets_enough_and_nobody_the_same(train: Records, spec: str) -> 
     assert max(attacks) - min(attacks) <= 1
 
 
-def shares(records: Records, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+def shares(records: Records, parts: tuple[IntArray, ...]) -> FloatArray:
     """(service, node) share of each node in the benign records of the frequent services."""
     benign = [records.take(part).take(~records.is_attack[part]) for part in parts]
     counts = np.array([np.bincount(part.categorical[:, 1], minlength=70) for part in benign]).T
     frequent = np.flatnonzero(np.bincount(records.categorical[~records.is_attack, 1], minlength=70) > 150)
-    return counts[frequent] / counts[frequent].sum(axis=1, keepdims=True)
+    return np.asarray(counts[frequent] / counts[frequent].sum(axis=1, keepdims=True))
 
 
 def test_validation_follows_the_proportions_of_training(train: Records) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.datasets.fit_copula import knots, loadings
-from experiments.datasets.fit_standin import MIN_CELL, MIN_SHARE, cells, fit
+from experiments.datasets.fit_copula import MIN_SHARE, knots, loadings
+from experiments.datasets.fit_standin import MIN_CELL, cells, fit
 from experiments.datasets.nsl_kdd import duplicates_of, read
 from experiments.datasets.official import TEST, TRAIN_20, TRAIN_FULL
 from experiments.datasets.parse import DataFileError, parse, to_text
