@@ -259,14 +259,19 @@ class Chain:
                 waiting = self.w3.eth.get_transaction_count(address, "pending")
             return True if waiting <= self.nonce(address) else None
 
-        self._wait(done, f"an earlier transaction of {address}")
+        self.wait_until(done, f"an earlier transaction of {address}")
 
-    def _wait(self, ready: Callable[[], Any], what: str) -> Any:
+    def wait_until(self, ready: Callable[[], Any], what: str) -> Any:
+        """Ask `ready` again and again until it gives something, and give that.
+
+        Raises:
+            LedgerError: it took longer than MINED_SECONDS.
+        """
         end = time.monotonic() + MINED_SECONDS
         pause = 0.01
         while (value := ready()) is None:
             if time.monotonic() > end:
-                raise LedgerError(f"{what} was not mined in {MINED_SECONDS:.0f} s.", "Resume the run later.")
+                raise LedgerError(f"{what} is not on the chain after {MINED_SECONDS:.0f} s.", "Resume the run later.")
             time.sleep(pause)
             pause = min(2.0, pause * 1.5)
         return value
@@ -296,7 +301,7 @@ class Chain:
         return self._mined(tx, transaction, account.address, abi)
 
     def _mined(self, tx: str, transaction: Mapping[str, Any], sender: str, abi: Sequence[Mapping[str, Any]]) -> Receipt:
-        mined = self._wait(lambda: self._receipt(tx), f"transaction {tx}")
+        mined = self.wait_until(lambda: self._receipt(tx), f"transaction {tx}")
         receipt = _as_receipt(mined)
         self.gas_used += receipt.gas_used
         if mined["status"] != 1:
@@ -323,7 +328,7 @@ class Chain:
         """Send money from an account that the node signs for, and wait until it is there."""
         with translated(self.where):
             tx = _hex(self.w3.eth.send_transaction({"from": sender, "to": to, "value": wei}))
-        return _as_receipt(self._wait(lambda: self._receipt(tx), f"transaction {tx}"))
+        return _as_receipt(self.wait_until(lambda: self._receipt(tx), f"transaction {tx}"))
 
 
 def _says_known(message: str) -> bool:

@@ -7,6 +7,7 @@ out: what was acknowledged survives a kill at any instant. One process at a time
 from __future__ import annotations
 
 import hashlib
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from web3 import EthereumTesterProvider, Web3
 from web3.providers.eth_tester.defaults import API_ENDPOINTS
 
 from contracts.errors import LedgerBusy, LedgerError
+
+# py-evm logs a traceback of every failed write; what failed is told by the error itself.
+logging.getLogger("eth.db.AtomicDBWriteBatch").setLevel(logging.CRITICAL + 1)
 
 CHAIN_ID = 1337
 GENESIS_TIME = 1_700_000_000

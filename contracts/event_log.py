@@ -19,6 +19,9 @@ class Entry:
     block: int
 
 
+OVERLAP = 16
+"""Blocks that are read again each time behind a URL: one server may lag behind the head that another told."""
+
 Key = tuple[str, int, int]
 """Event, round (0 where it has none), node (0 where it has none): each happens at most once."""
 
@@ -29,7 +32,7 @@ class EventLog:
     def __init__(self, chain: Chain, contract: Any, opened_at: int) -> None:
         self._chain = chain
         self._contract = contract
-        self._next = opened_at
+        self._opened_at = self._next = opened_at
         self._entries: dict[Key, Entry] = {}
         self._gas: dict[str, int] = {}
         self._events = {}
@@ -39,9 +42,9 @@ class EventLog:
     def refresh(self) -> None:
         """Read what was logged since the last time."""
         head = self._chain.head_number()
-        if head < self._next:
-            return
-        for log in self._chain.logs(self._contract.address, self._next, head):
+        again = 0 if self._chain.kind == "embedded" else OVERLAP
+        first = max(self._opened_at, self._next - again)
+        for log in self._chain.logs(self._contract.address, first, head):
             event = self._events.get(bytes(log["topics"][0]))
             if event is None:
                 continue
@@ -53,7 +56,7 @@ class EventLog:
                 block=int(log["blockNumber"]),
             )
             self._entries[(entry.name, int(args.get("round", 0)), int(args.get("node", 0)))] = entry
-        self._next = head + 1
+        self._next = max(self._next, head + 1)
 
     def find(self, name: str, *, round_: int = 0, node: int = 0) -> Entry | None:
         """The event, or None where it has not happened."""

@@ -58,12 +58,13 @@ class IpfsStore:
     kind = "ipfs"
 
     def __init__(self, address: str, local: BlockStore) -> None:
-        import ipfshttpclient
-
         self._address = redact(address)
         self._local = local
+        # It warns about urllib3's `strict` and about daemons of a newer version than it knows.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            import ipfshttpclient
+
             try:
                 # Client, not connect(): that one refuses daemons from 0.8 on.
                 self._client: Any = ipfshttpclient.Client(to_multiaddr(address), timeout=TIMEOUT)

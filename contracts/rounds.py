@@ -172,6 +172,8 @@ class FederatedRounds:
                     raise
             else:
                 self._log.note_gas(receipt.tx, receipt.gas_used)
+                # What was written can be read from here on, though another server may answer.
+                self.chain.wait_until(done, f"the record of transaction {receipt.tx}")
                 return receipt
         different = [k for k, value in content.items() if earlier.args[k] != value]
         if different:

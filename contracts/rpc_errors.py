@@ -104,12 +104,13 @@ def _translate(error: Exception, where: str, abi: Sequence[Mapping[str, Any]]) -
         detail = response.get("error") if isinstance(response, Mapping) else None
         if isinstance(detail, Mapping):
             text = str(detail.get("message", text))
+        text = text.replace(where, shown)
         if "insufficient funds" in text.lower():
             return LedgerError(
                 f"an account has too little money for its transaction ({text[:200]}).",
                 "Give a funded key in QRUN_CHAIN_KEY, then resume the run.",
             )
-        return LedgerError(f"the node {shown} refused: {text.replace(where, shown)[:300]}.")
+        return LedgerError(f"the node {shown} refused: {text[:300]}.")
     return LedgerError(f"the chain {shown} failed: {type(error).__name__}: {text.replace(where, shown)[:300]}.")
 
 

@@ -12,8 +12,8 @@ from contracts.cid import Cid, build, parse_cid
 from contracts.dag import MAX_BLOCK, read_file
 from contracts.errors import ContentError, LedgerError
 
-ANY_SIZE = 1 << 40
-"""More than any file that is stored here: for checks that read no content into a result."""
+ANY_SIZE = 1 << 30
+"""More than any file that is stored here, and still a bound for who asks about a hostile CID."""
 
 
 @runtime_checkable

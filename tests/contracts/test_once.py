@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_account import Account
 
-from contracts.chain import connect
+from contracts.chain import Chain, connect
 from contracts.errors import ContentError, LedgerError
+from contracts.event_log import EventLog
 from contracts.records import Receipt
 from contracts.rounds import FederatedRounds, address_of_first_contract, gas_budget
 from tests.contracts.conftest import METRICS, Bank, Play, all_grades, key, model, open_task
@@ -127,6 +129,33 @@ def test_the_budget_covers_what_is_used(bank: Bank) -> None:
     assert game.contract.gas_used() < gas_budget(2, 1)
     by_receipt = sum(r.gas_used for write in WRITES.values() if (r := write(game, game.contract)))
     assert by_receipt < game.contract.gas_used()
+
+
+class Lagging:
+    """A node behind a URL whose log is one block behind the head that it tells, the first time it is asked."""
+
+    kind = "json-rpc"
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.asked = 0
+
+    def head_number(self) -> int:
+        return self._chain.head_number()
+
+    def logs(self, address: str, first: int, last: int) -> list[Any]:
+        self.asked += 1
+        return self._chain.logs(address, first, last - 1 if self.asked == 1 else last)
+
+
+def test_a_server_that_lags_behind_loses_no_event(embedded_bank: Bank) -> None:
+    game = open_task(embedded_bank, 1)
+    game.register()
+    lagging = Lagging(game.chain)
+    log = EventLog(lagging, game.contract._contract, game.chain.head_number() - 1)  # type: ignore[arg-type]
+    assert log.find("NodeRegistered") is None
+    assert log.find("NodeRegistered") is not None
+    assert lagging.asked == 2
 
 
 @pytest.mark.server
