@@ -13,9 +13,7 @@ from tests.runner.test_main_job import run, what_repeats
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_anvil_and_an_ipfs_daemon_give_the_same_cids(
-    qrun: Qrun, tmp_path: Path, anvil: str, ipfs_daemon: str
-) -> None:
+def test_anvil_and_an_ipfs_daemon_give_the_same_cids(qrun: Qrun, tmp_path: Path, anvil: str, ipfs_daemon: str) -> None:
     import ipfshttpclient
 
     here = run(qrun, "--out", str(tmp_path / "here"))
