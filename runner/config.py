@@ -99,7 +99,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"config file {path}: larger than 1 MiB.", "Is it the right file?")
     try:
         return tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"config file {path}: {error}.", "It has to be TOML; see the README for an example.") from None
 
 

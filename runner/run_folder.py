@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
+from experiments.hostile import load_json
 from runner.config import RunConfig, build_config
+
+MAX_BYTES = 256 << 20
+"""A thousand rounds of fifty nodes stay below."""
 
 
 def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -18,11 +21,11 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """
     file = path / "config.json"
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
         config = build_config(manifest["config"], origin=str(file))
         places, digest = manifest["places"], manifest["config_digest"]
         sound = isinstance(places, dict) and isinstance(manifest["versions"], dict)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None
     if not sound or config.digest.hex() != digest:
         raise QrunError(f"{file} was changed: its digest does not fit.", "Start the run anew.")
@@ -37,8 +40,8 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     file = path / "result.json"
     try:
-        result = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        result = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
+    except (OSError, QrunError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None
     if not isinstance(result, dict) or "metrics" not in result:
         raise QrunError(f"{file} is damaged.", "Start the run anew.")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from circuits.errors import QrunError
+from experiments.hostile import load_json
 
 FORMAT = "qrun-update/1"
 SCALE_BITS = 24
@@ -146,11 +147,10 @@ def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = Non
     Raises:
         UpdateError: naming the first check that failed.
     """
-    _need(len(data) <= MAX_BYTES, f"{len(data)} bytes, more than {MAX_BYTES}")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        raise UpdateError("model file rejected: not JSON.") from None
+        body = load_json(data, max_bytes=MAX_BYTES, what="model file")
+    except QrunError as error:
+        raise UpdateError(error.message) from None
     keys = {"format", "scale_bits", "config", "feature_map", "round", "node", "blocks", "inputs"}
     _need(isinstance(body, dict) and set(body) == keys, "its keys are not those of an update")
     _need(body["format"] == FORMAT and body["scale_bits"] == SCALE_BITS, f"not of format {FORMAT}")

@@ -13,6 +13,7 @@ from circuits.errors import QrunError
 from experiments.datasets.schema import CATEGORICAL, NUMERIC, NUMERIC_NAMES, VOCABULARIES
 from experiments.datasets.types import Records
 from experiments.features.encoding import CLIP, ONE_HOT, SCHEMA_DIGEST, SD_FLOOR, Columns, standardise, transform
+from experiments.hostile import load_json
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -107,11 +108,13 @@ class FeatureMap:
         Raises:
             QrunError: Too large, not canonical, of another schema, or no map that an agreement can end with.
         """
-        if len(data) > MAX_BYTES:
-            raise _refused(f"it has {len(data)} bytes, more than {MAX_BYTES}")
         try:
-            result = cls._parse(json.loads(data.decode("ascii")))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            body = load_json(data, max_bytes=MAX_BYTES, what="it was")
+        except QrunError as error:
+            raise _refused(error.message.rstrip(".")) from None
+        try:
+            result = cls._parse(body)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise _refused("it is malformed") from None
         result._check()
         if result.to_bytes() != data:
