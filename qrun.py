@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from backends.protocol import Executor, Request, Result
     from backends.twin.executor import TwinExecutor
     from circuits.compile import compile_ansatz
+    from circuits.errors import QrunError
     from circuits.qgan import generator
+    from contracts.errors import LedgerError
     from runner.config import RunConfig
     from runner.run import resume, run
 
 _WHERE = {
     "Executor": "backends.protocol",
     "ExpectationLayer": "backends.layer",
+    "LedgerError": "contracts.errors",
+    "QrunError": "circuits.errors",
     "Request": "backends.protocol",
     "Result": "backends.protocol",
     "RunConfig": "runner.config",
@@ -40,6 +44,8 @@ _WHERE = {
 __all__ = [
     "Executor",
     "ExpectationLayer",
+    "LedgerError",
+    "QrunError",
     "Request",
     "Result",
     "RunConfig",

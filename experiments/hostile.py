@@ -24,7 +24,7 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
         what: Names the text in errors, e.g. "model file".
 
     Raises:
-        QrunError: too large, nested too deeply, or no JSON.
+        QrunError: too large, nested too deeply, or no JSON (NaN and infinities are none).
     """
     if len(data) > max_bytes:
         raise QrunError(f"{what} rejected: {len(data)} bytes, more than {max_bytes}.")
@@ -37,6 +37,10 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
         if depth > MAX_DEPTH:
             raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise QrunError(f"{what} rejected: not JSON.") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,4 +1,4 @@
-"""The one function that measures detection: used in rounds, results, audit and report."""
+"""How detection is measured: by records where they are, by counts where records must not leave their node."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from circuits.errors import QrunError
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,53 @@ def evaluate(scores: FloatArray, is_attack: BoolArray, threshold: float) -> Metr
     called = scores > threshold
     hit = int(np.count_nonzero(called & attack))
     attacks, calls = int(np.count_nonzero(attack)), int(np.count_nonzero(called))
+    return _metrics((len(scores), attacks, calls, hit), _auroc(scores, attack), threshold)
+
+
+def evaluate_counts(benign: IntArray, attack: IntArray, low: float, high: float, threshold: float) -> Metrics:
+    """The same from counts in bins, which is all that nodes hand over where records must not leave them.
+
+    Scores within a bin count as tied, and a bin is called an attack if its centre lies above the threshold: with a
+    threshold at an edge of the bins the counts are those of the records. AUROC is within half a bin's share of pairs
+    of the exact one.
+
+    Args:
+        benign: (bins,) counts of benign scores over [low, high].
+        attack: (bins,) counts of attack scores over the same bins.
+        low: Lower bound of the first bin.
+        high: Upper bound of the last bin.
+        threshold: As for `evaluate`.
+
+    Raises:
+        QrunError: no records.
+        ValueError: the histograms differ in shape.
+    """
+    if benign.shape != attack.shape or benign.ndim != 1:
+        raise ValueError(f"histograms of shapes {benign.shape} and {attack.shape} do not go together")
+    benigns, attacks = int(benign.sum()), int(attack.sum())
+    if benigns + attacks == 0:
+        raise QrunError("there are no records to measure on.", "Use fewer nodes, or a data set with more records.")
+    centres = low + (np.arange(len(benign)) + 0.5) * (high - low) / len(benign)
+    called = centres > threshold
+    hit = int(attack[called].sum())
+    calls = hit + int(benign[called].sum())
+    auroc = 0.5
+    if benigns and attacks:
+        below = np.cumsum(benign) - benign
+        auroc = int((attack * (2 * below + benign)).sum()) / (2 * benigns * attacks)
+    return _metrics((benigns + attacks, attacks, calls, hit), auroc, threshold)
+
+
+def _metrics(counts: tuple[int, int, int, int], auroc: float, threshold: float) -> Metrics:
+    records, attacks, calls, hit = counts
+    right = records - attacks - (calls - hit) + hit
     return Metrics(
-        accuracy=int(np.count_nonzero(called == attack)) / len(scores),
+        accuracy=right / records,
         precision=hit / calls if calls else 0.0,
         recall=hit / attacks if attacks else 0.0,
         # 2 P R / (P + R) in counts, which needs no special case for P + R = 0 beyond no calls and no attacks.
         f1=2 * hit / (calls + attacks) if calls + attacks else 0.0,
-        auroc=_auroc(scores, attack),
+        auroc=auroc,
         threshold=float(threshold),
     )
 

@@ -40,7 +40,7 @@ class NslKdd:
         self, data: DataSettings, *, nodes: int, seeds: Seeds, folder: Path | None, notify: Callable[[str], None]
     ) -> Study:
         """Read the official files (or the stand-in), split the training file, and deal benign records to the nodes."""
-        dataset = load(data=folder, full=data.full, notify=notify)
+        dataset = load(data=folder, full=data.full, notify=notify, test=data.test)
         train = dataset.train
         parts = split(train, np.random.default_rng(seeds("split")))
         training, validation = train.take(parts.train), train.take(parts.validation)
@@ -60,7 +60,7 @@ class NslKdd:
             )
             for i in range(nodes)
         )
-        test = dataset.test if data.test else None
+        test = dataset.test
         return Study(
             dataset=dataset,
             shares=shares,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
@@ -40,15 +42,19 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         from contracts.errors import LedgerError
 
         try:
-            return command(*args, **kwargs)
+            value = command(*args, **kwargs)
+            sys.stdout.flush()
+            return value
         except (QrunError, LedgerError) as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt as interrupt:
             _fail(str(interrupt) or "interrupted.", 130)
-        except BrokenPipeError:
-            # Whoever read our output has gone; what is left to print goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+        except OSError as error:
+            # Trouble with the files of a run was told by its own line; what is left is our output's.
+            _silence()
+            if isinstance(error, BrokenPipeError):
+                raise typer.Exit(1) from None
+            _fail(f"cannot write the output: {error.strerror or type(error).__name__}.", 1)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
@@ -61,6 +67,12 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             )
 
     return inner
+
+
+def _silence() -> None:
+    """Nobody reads our output any more: what is left to print goes nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(text: str, code: int) -> NoReturn:
@@ -284,11 +296,11 @@ def runs_resume(
 ) -> None:
     """Go on with a run that stopped; nothing that was acknowledged is done again."""
     from runner.places import Places
-    from runner.run import resume
+    from runner.run import go_on
     from runner.view import Terminal, show_result
 
     with Terminal(tables=not as_json) as terminal:
-        outcome = resume(run, places=Places(data, chain, ipfs), reporter=terminal)
+        outcome = go_on(run, places=Places(data, chain, ipfs), reporter=terminal)
     if as_json:
         _print_json(outcome.result)
     else:
@@ -335,7 +347,15 @@ def doctor(
 
 def main() -> None:
     """Entry point of the command `qrun`."""
-    app()
+    if sys.stdout is None:  # Closed by whoever started us.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that has no µ or … gets a question mark, not an error.
+            stream.reconfigure(errors="replace")
+    app(prog_name="qrun")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ from experiments.settings import DataSettings, ModelSettings, Settings
 MAX_CONFIG_BYTES = 1 << 20
 
 
+def canonical(values: Mapping[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no white space."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+
+
 class RunConfig(Settings):
     """A run, whole: the same config gives the same CIDs and metrics (same torch wheel, instruction set, device).
 
@@ -38,11 +43,13 @@ class RunConfig(Settings):
     def _shots_belong_to_sampling(self) -> RunConfig:
         if self.engine == "twin" and self.shots is not None:
             raise ValueError("shots: the twin gives exact expectation values; take --engine aer to sample")
+        if self.engine == "aer" and self.model.gradient == "exact":
+            raise ValueError("model.gradient: aer samples and has no exact gradient; take 'spsa' or 'parameter-shift'")
         return self
 
     def canonical(self) -> bytes:
         """The config as canonical JSON (sorted keys, no white space): what the digest is taken of."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+        return canonical(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> bytes:
@@ -50,9 +57,21 @@ class RunConfig(Settings):
         return hashlib.sha256(self.canonical()).digest()
 
 
-def _known_keys(prefix: tuple[str, ...]) -> list[str]:
-    tables: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
-    return list((tables.get(prefix[0], RunConfig) if prefix else RunConfig).model_fields)
+TABLES: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+
+
+def _unknown(where: tuple[str, ...]) -> str:
+    """A hint for an unknown key: the table that it belongs into, or the nearest known key."""
+    key, table = where[-1], TABLES.get(where[0]) if len(where) > 1 else None
+    home = next((name for name, model in TABLES.items() if key in model.model_fields), None)
+    if home is not None and (table is None or home != where[0]):
+        return f"It belongs into the table [{home}]."
+    known = list((table or RunConfig).model_fields)
+    if table is None:
+        close = difflib.get_close_matches(key, [*known, *(k for t in TABLES.values() for k in t.model_fields)], n=1)
+    else:
+        close = difflib.get_close_matches(key, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
 
 
 def _explain(error: ValidationError, origin: str) -> UsageError:
@@ -61,9 +80,9 @@ def _explain(error: ValidationError, origin: str) -> UsageError:
     where = tuple(str(part) for part in first["loc"])
     key = ".".join(where)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(where[-1], _known_keys(where[:-1]), n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(_known_keys(where[:-1]))}."
-        return UsageError(f"{origin}: unknown key {key!r}.", hint)
+        return UsageError(f"{origin}: unknown key {key!r}.", _unknown(where))
+    if key == "data":
+        return UsageError(f"{origin}: data is a table of settings.", "The folder of the files is --data or data_dir.")
     message = str(first["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     shown = repr(first.get("input"))

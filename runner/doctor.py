@@ -43,18 +43,24 @@ def _packages() -> list[Check]:
 
 def _data(folder: Path | None) -> Check:
     from experiments.datasets.fetch import locate
+    from experiments.datasets.nsl_kdd import read
 
     found = locate(folder, False)
     missing = [name for name, path in found.items() if path is None]
-    if not missing:
-        return Check("NSL-KDD", "ok", ", ".join(str(path) for path in found.values()))
-    return Check(
-        "NSL-KDD",
-        "optional",
-        f"not found: {', '.join(missing)}",
-        "It is fetched on the first run; without a network a stand-in is used. Or put the files into a folder and "
-        "name it with --data or QRUN_DATA.",
-    )
+    if missing and folder is not None:
+        return Check("NSL-KDD", "broken", f"{folder} lacks {', '.join(missing)}", "Put the files there.")
+    if missing:
+        return Check(
+            "NSL-KDD",
+            "optional",
+            f"not found: {', '.join(missing)}",
+            "It is fetched on the first run; without a network a stand-in is used. Or put the files into a folder and "
+            "name it with --data or QRUN_DATA.",
+        )
+    for path in found.values():
+        if path is not None:
+            read(path)  # Whole: size, hash, every line.
+    return Check("NSL-KDD", "ok", ", ".join(str(path) for path in found.values()))
 
 
 def _runs() -> Check:

@@ -6,6 +6,7 @@ the chain has is never made again, and a model that the store has is never train
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,9 @@ from circuits.errors import QrunError
 from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
-from experiments.metrics import Metrics, evaluate
+from experiments.metrics import Metrics
 from runner.config import RunConfig
-from runner.measure import Judge, SecureSum, calibrate_together
+from runner.measure import Judge, SecureSum, calibrate_together, measure_together
 from runner.node import Peer, Published
 from runner.progress import NodeRound, Reporter, RoundResult
 from runner.seeds import generator
@@ -82,24 +83,37 @@ class Federation:
             raise QrunError(f"the common start {self.start_cid} is not in the store, or is damaged.")
         return common.blocks, (Input(self.start_cid, 1),)
 
-    def _train(self, peer: Peer, round_: int, start: Blocks, inputs: tuple[Input, ...]) -> str:
-        """Train and publish, or find what an earlier attempt published; the CID."""
+    def _train(self, peer: Peer, round_: int, start: Blocks, inputs: tuple[Input, ...], cid: str | None) -> str:
+        """Train and publish; or find what an earlier attempt published, `cid` if the chain has it. The CID.
+
+        A model that was published and is not in the store any more is trained again: it has to come out the same.
+
+        Raises:
+            QrunError: it did not.
+        """
         known = self.memory.get(f"trained/{round_}/{peer.index}")
+        wanted = cid if cid is not None else (None if known is None else str(known["cid"]))
         per_epoch = peer.model.settings.steps_per_epoch
-        if known is not None and self.store.has(known["cid"]):
+        if wanted is not None and known is not None and self.store.has(wanted):
             self.reporter.skip(peer.model.settings.epochs * per_epoch)
-            return str(known["cid"])
+            return wanted
 
         def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
             epoch = (done - 1) // per_epoch + 1
             self.reporter.step(round_, peer.index, epoch, generator_loss, discriminator_loss)
 
-        with peer.model.executor:
+        with self.memory.phase("training"), peer.model.executor:
             trained = peer.train(round_, start, progress)
-        cid = peer.publish(round_, trained, inputs)
+        made = peer.publish(round_, trained, inputs)
+        if wanted is not None and made != wanted:
+            raise QrunError(
+                f"node {peer.index}'s model of round {round_} ({wanted}) is not in the store, and training it again "
+                "gives another one.",
+                "The run goes on only where its blocks are, or with the versions that it was begun with.",
+            )
         losses = {"generator": trained.generator_loss, "discriminator": trained.discriminator_loss}
-        self.memory.put(f"trained/{round_}/{peer.index}", {"cid": cid, "losses": losses})
-        return cid
+        self.memory.put(f"trained/{round_}/{peer.index}", {"cid": made, "losses": losses})
+        return made
 
     def round(self, number: int) -> RoundResult:
         """Play one round, or whatever of it is not done yet."""
@@ -110,11 +124,10 @@ class Federation:
         for peer, account in zip(self.peers, self.accounts, strict=True):
             start, inputs = self._start(peer, number, reputation)
             starts[peer.index] = start
-            if peer.index in submitted:
-                self.reporter.skip(peer.model.settings.epochs * peer.model.settings.steps_per_epoch)
+            earlier = submitted.get(peer.index)
+            cid = self._train(peer, number, start, inputs, None if earlier is None else earlier.cid)
+            if earlier is not None:
                 continue
-            with self.memory.phase("training"):
-                cid = self._train(peer, number, start, inputs)
             with self.memory.phase("validation"), peer.model.executor:
                 update = parse_update(self.store.get(cid, max_bytes=MAX_BYTES), peer.model.shapes())
                 metrics = peer.measure(update)
@@ -123,8 +136,9 @@ class Federation:
         submissions = {s.node: s for s in self.contract.submissions(number)}
         graded = self.contract.grades(number)
         for peer, account in zip(self.peers, self.accounts, strict=True):
-            published = {j: peer.fetch(s.cid, number, j) for j, s in submissions.items()}
-            grades = peer.review(starts[peer.index], published)
+            with self.memory.phase("grading"):
+                published = {j: peer.fetch(s.cid, number, j) for j, s in submissions.items()}
+                grades = peer.review(starts[peer.index], published)
             if peer.index not in graded:
                 with self.memory.phase("chain"):
                     self.contract.grade(account, number, {j: g.value for j, g in grades.items()})
@@ -176,13 +190,23 @@ class Federation:
         return blocks, tuple(Input(usable[j].cid, weights[j]) for j in chosen)
 
     def _measure_aggregate(self, round_: int, reputation: Sequence[int]) -> Metrics:
-        blocks, _ = self._aggregate(reputation)
+        blocks, inputs = self._aggregate(reputation)
         peer = self.peers[0]
         with peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), round_)
-        calibration = calibrate_together(scorer, self.peers, self.secure_sum, f"round/{round_}")
-        scores = [scorer.scores(p.labelled, calibration.parts) for p in self.peers]
-        return evaluate(_join(scores), _join([p.labels for p in self.peers]), scorer.threshold(calibration))
+        stage = self._stage(f"round/{round_}", self._common_model(round_, blocks, inputs))
+        calibration = calibrate_together(scorer, self.peers, self.secure_sum, stage)
+        return measure_together(scorer, calibration, self.peers, self.secure_sum, stage)
+
+    def _common_model(self, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
+        """The aggregate as it would be published."""
+        config, cid = self.config.digest.hex(), self.peers[0].feature_map_cid
+        return Update(config, cid, round_, COMMON, blocks, inputs).to_bytes()
+
+    @staticmethod
+    def _stage(name: str, model: bytes) -> str:
+        """A name for sums about a model: no mask is used for two models, also when a resumed run made another."""
+        return f"{name}/{hashlib.sha256(model).hexdigest()[:32]}"
 
     # -- after the last round ---------------------------------------------------------------------------------------
 
@@ -190,22 +214,18 @@ class Federation:
         """Make the final aggregate, publish it, and score it and every node's last model, once."""
         rounds = self.config.rounds
         blocks, inputs = self._aggregate(self.contract.reputation_after(rounds))
-        update = Update(self.config.digest.hex(), self.peers[0].feature_map_cid, rounds, COMMON, blocks, inputs)
-        cid = self.store.put(update.to_bytes())
+        model = self._common_model(rounds, blocks, inputs)
+        cid = self.store.put(model)
         peer = self.peers[0]
         with peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), rounds)
-            calibration = calibrate_together(scorer, self.peers, self.secure_sum, "final")
-            metrics = judge.score(scorer, calibration)
-            nodes = {}
-            for j, published in sorted(self.last.items()):
-                if published.update is not None:
-                    own = self.peers[j].scorer(dequantise(published.update.blocks), rounds)
-                    nodes[j] = judge.score(own, own.calibrate(self.peers[j].validation_features))
+        calibration = calibrate_together(scorer, self.peers, self.secure_sum, self._stage("final", model))
+        metrics = judge.score(scorer, calibration)
+        nodes = {}
+        for j, published in sorted(self.last.items()):
+            if published.update is None:
+                continue
+            with self.peers[j].model.executor:
+                own = self.peers[j].scorer(dequantise(published.update.blocks), rounds)
+            nodes[j] = judge.score(own, own.calibrate(self.peers[j].validation_features))
         return Final(cid, metrics, nodes)
-
-
-def _join(arrays: Sequence[Any]) -> Any:
-    import numpy as np
-
-    return np.concatenate(list(arrays))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError
 from runner.run_folder import read_manifest, read_result
-from runner.store import RunIndex, RunInfo, RunStore
+from runner.store import RunIndex, RunInfo, RunStore, on_disk
 
 if TYPE_CHECKING:
     from contracts.rounds import FederatedRounds
@@ -47,7 +48,7 @@ def describe_run(name: str) -> dict[str, Any]:
     finally:
         index.close()
     out = _line(info)
-    if info.state not in ("missing", "not started"):
+    if (info.path / "config.json").exists():
         config, manifest = read_manifest(info.path)
         out |= {
             "config": config.model_dump(mode="json"),
@@ -66,10 +67,7 @@ def remove_run(name: str) -> None:
     """
     index = RunIndex()
     try:
-        info = index.find(name)
-        if info.state == "running":
-            raise QrunError(f"run {info.run} is running.", "Stop it first.")
-        index.remove(info)
+        index.remove(index.find(name))
     finally:
         index.close()
 
@@ -94,16 +92,21 @@ def read_chain(name: str, url: str | None = None) -> dict[str, Any]:
     finally:
         index.close()
     _, manifest = read_manifest(info.path)
-    store = RunStore(info.run, info.path)
-    try:
-        address = store.get("contract")
-    finally:
-        store.close()
-    if address is None:
+    known = None
+    if (info.path / "state.sqlite").exists():
+        with on_disk(info.path):
+            store = RunStore(info.run, info.path)
+            try:
+                known = store.get("contract")
+            finally:
+                store.close()
+    if known is None:
         raise QrunError(f"run {info.run} has nothing on a chain yet.", f"`qrun runs resume {info.run}`.")
     where = Places.recall(manifest["places"], Places(chain=url)).chain or info.path / "chain.sqlite"
+    if isinstance(where, Path) and not where.exists():
+        raise QrunError(f"the chain of run {info.run} ({where}) is gone.", "Without it there is no record to show.")
     with connect(where) as chain:
-        contract = FederatedRounds.attach(chain, address)
+        contract = FederatedRounds.attach(chain, known["address"])
         task, settled = contract.task, contract.settled_rounds()
         digest = contract.map_digest()
         return {

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from experiments.base import Study
 from experiments.datasets.types import BoolArray, FloatArray, Records
 from experiments.features.map import FeatureMap
-from experiments.metrics import Metrics, evaluate
+from experiments.metrics import Metrics, evaluate, evaluate_counts
 from experiments.models.score import Calibration, Scorer
 from runner.node import Peer
 
@@ -35,6 +35,15 @@ def calibrate_together(scorer: Scorer, peers: Sequence[Peer], secure_sum: Secure
     parts = secure_sum(f"{stage}/parts", [scorer.part_counts(p.validation_features) for p in peers])
     score = secure_sum(f"{stage}/score", [scorer.score_counts(p.validation_features, parts) for p in peers])
     return Calibration(parts, score)
+
+
+def measure_together(
+    scorer: Scorer, calibration: Calibration, peers: Sequence[Peer], secure_sum: SecureSum, stage: str
+) -> Metrics:
+    """The aggregate on all nodes' validation records, from masked sums of counts; arguments as above."""
+    attacks = secure_sum(f"{stage}/attacks", [scorer.score_counts(p.attack_features, calibration.parts) for p in peers])
+    low, high = scorer.score_range(calibration.parts)
+    return evaluate_counts(calibration.score, attacks, low, high, scorer.threshold(calibration))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,13 @@ class Places:
     chain: str | None = None
     ipfs: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.chain is not None and not self.chain.lower().startswith(("http://", "https://")):
+            # Not shown: what has no scheme may still hold a password.
+            raise UsageError("--chain takes an http(s) URL.", "For example --chain http://127.0.0.1:8545")
+        if self.ipfs is not None and not self.ipfs.lower().startswith(("http://", "https://", "/")):
+            raise UsageError("--ipfs takes a URL or a multiaddress.", "For example --ipfs http://127.0.0.1:5001")
+
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the run's folder: a URL that holds a key is kept without it."""
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from typing import Any
 
 from backends.target import Target
@@ -15,16 +13,10 @@ from experiments.metrics import Metrics
 from runner.config import RunConfig
 from runner.federation import Final
 from runner.progress import RoundResult, as_json
+from runner.schema import FORMAT
 
-FORMAT = "qrun-result/1"
 DIGITS = 6
 """Metrics in a result are rounded as they are on the chain."""
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a result."""
-    body: dict[str, Any] = json.loads(files("runner").joinpath("result.schema.json").read_text(encoding="utf-8"))
-    return body
 
 
 def _round(metrics: Metrics | None) -> dict[str, float] | None:
@@ -38,7 +30,7 @@ def describe_dataset(study: Study) -> dict[str, Any]:
         "source": study.dataset.source,
         "records": {
             "train": len(study.dataset.train),
-            "test": len(study.dataset.test),
+            "test": None if study.dataset.test is None else len(study.dataset.test),
             "holdout": len(study.holdout),
             "test_seen_in_train": None if study.seen is None else int(study.seen.sum()),
         },
@@ -74,6 +66,8 @@ def build_result(
     chain: Chain,
     store_kind: str,
     versions: dict[str, str | None],
+    resumed_with: list[dict[str, str | None]],
+    seconds: float,
     phases: dict[str, float],
 ) -> dict[str, Any]:
     """Everything that a finished run says, as plain JSON types."""
@@ -113,8 +107,9 @@ def build_result(
         },
         "store": {"kind": store_kind},
         "versions": versions,
+        "resumed_with": resumed_with,
         "seconds": {
-            "total": round(sum(phases.values()), 3),
+            "total": round(seconds, 3),
             "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
         },
     }

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
 from experiments.hostile import load_json
-from runner.config import RunConfig, build_config
+from runner.config import RunConfig, build_config, canonical
+from runner.schema import FORMAT, schema
 
 MAX_BYTES = 256 << 20
 """A thousand rounds of fifty nodes stay below."""
+REQUIRED = frozenset(schema()["required"])
+METRICS = frozenset(schema()["$defs"]["metrics"]["required"])
 
 
 def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     """A run folder's config.json: the config, and the whole manifest (places, versions, created).
+
+    The digest is taken of the config as it stands in the file: a later version of qrun, with settings that this one
+    did not have, still reads the run.
 
     Raises:
         QrunError: missing, damaged, or changed by hand.
@@ -22,14 +29,14 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     file = path / "config.json"
     try:
         manifest = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
-        config = build_config(manifest["config"], origin=str(file))
-        places, digest = manifest["places"], manifest["config_digest"]
-        sound = isinstance(places, dict) and isinstance(manifest["versions"], dict)
+        saved, places, digest = manifest["config"], manifest["places"], manifest["config_digest"]
+        sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and isinstance(places, dict)
+        sound = sound and all(v is None or isinstance(v, str) for v in places.values())
     except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None
-    if not sound or config.digest.hex() != digest:
+    if not sound or hashlib.sha256(canonical(saved)).hexdigest() != digest:
         raise QrunError(f"{file} was changed: its digest does not fit.", "Start the run anew.")
-    return config, manifest
+    return build_config(saved, origin=str(file)), manifest
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -41,8 +48,17 @@ def read_result(path: Path) -> dict[str, Any]:
     file = path / "result.json"
     try:
         result = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
-    except (OSError, QrunError):
-        raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None
-    if not isinstance(result, dict) or "metrics" not in result:
-        raise QrunError(f"{file} is damaged.", "Start the run anew.")
-    return result
+        sound = result["format"] == FORMAT and set(result) >= REQUIRED and _are_figures(result["metrics"])
+    except (OSError, QrunError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise QrunError(f"{file} is missing or damaged.", "Remove the file and resume the run: it is written again.")
+    whole: dict[str, Any] = result
+    return whole
+
+
+def _are_figures(parts: dict[str, Any]) -> bool:
+    return all(
+        figures is None or (set(figures) >= METRICS and all(isinstance(v, (int, float)) for v in figures.values()))
+        for figures in (parts["holdout"], parts["test"], parts["test_without_seen"])
+    )

@@ -17,7 +17,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,18 +53,47 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.close(folder)
 
 
-def disk_errors(error: OSError | sqlite3.Error, where: Path) -> QrunError:
-    """A full disk or a folder without permission, as one line that says what to do."""
+OTHER_PLACE = "Choose another place with --out DIR."
+OTHER_HOME = "Set QRUN_HOME to a folder that you may write."
+
+
+def disk_errors(error: OSError | sqlite3.Error, where: Path, mend: str = OTHER_PLACE) -> QrunError:
+    """A full disk, a folder without permission or a damaged database, as one line that says what to do."""
     text = str(error)
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "disk is full" in text:
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "is full" in text:
         return QrunError(
             f"the disk that holds {where} is full.",
-            "Free some space and continue with `qrun runs resume`, or choose another place with --out DIR.",
+            f"Free some space and continue with `qrun runs resume`. {mend}",
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return QrunError(f"cannot write to {where}: {error.strerror}.", "Choose another place with --out DIR.")
+        return QrunError(f"cannot write to {where}: {error.strerror}.", mend)
     reason = (error.strerror or text) if isinstance(error, OSError) else text
-    return QrunError(f"cannot use {where}: {reason}.", "Choose another place with --out DIR.")
+    return QrunError(f"cannot use {where}: {reason}.", mend)
+
+
+class on_disk:
+    """Turn trouble with the files under a folder, wherever it strikes inside, into one line.
+
+    Other errors of the system (a network, a closed stdout) are not the disk's, and pass.
+    """
+
+    def __init__(self, where: Path, mend: str = OTHER_PLACE) -> None:
+        self.where = where
+        self.mend = mend
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise disk_errors(error, self.where, self.mend) from None
+        if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike)):
+            name = Path(os.fsdecode(error.filename))
+            if name == self.where or self.where in name.parents:
+                raise disk_errors(error, self.where, self.mend) from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
+            # Writing to an open file gives no name; stdout is never written in here.
+            raise disk_errors(error, self.where, self.mend) from None
 
 
 @dataclass(frozen=True)
@@ -83,11 +112,14 @@ class RunStore:
     def __init__(self, run: str, path: Path) -> None:
         self.run = run
         self.path = path
+        self._begun = time.perf_counter()
+        self._before = 0.0
         self._db = sqlite3.connect(path / "state.sqlite", isolation_level=None, timeout=5)
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=full")
         self._db.execute("create table if not exists facts(key text primary key, value text not null)")
         self._db.execute("create table if not exists phases(name text primary key, seconds real not null)")
+        self._before = float(self.get("seconds") or 0.0)
 
     def put(self, key: str, value: Any) -> None:
         """Remember a JSON value under a key."""
@@ -100,15 +132,24 @@ class RunStore:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds spent inside to a phase; what earlier, killed attempts took is in the sum."""
+        """Add the seconds spent inside to a phase, also to those of earlier attempts; a kill loses the last phase."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self._db.execute(
-                "insert into phases values(?, ?) on conflict(name) do update set seconds = seconds + excluded.seconds",
-                (name, time.perf_counter() - begin),
-            )
+            self.add_seconds(name, time.perf_counter() - begin)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add seconds to a phase, and remember how long all attempts took until now."""
+        self._db.execute(
+            "insert into phases values(?, ?) on conflict(name) do update set seconds = seconds + excluded.seconds",
+            (name, seconds),
+        )
+        self.put("seconds", self.total())
+
+    def total(self) -> float:
+        """Wall-clock seconds of this attempt, and of earlier ones up to the end of their last phase."""
+        return self._before + time.perf_counter() - self._begun
 
     def phases(self) -> dict[str, float]:
         """Seconds by phase."""
@@ -120,7 +161,7 @@ class RunStore:
 
 
 class RunIndex:
-    """All runs of this user, by name."""
+    """All runs of this user, by name. A run exists once its line is here: the line holds all that is needed to play."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or home()
@@ -128,42 +169,56 @@ class RunIndex:
             self.root.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.root / "index.sqlite", isolation_level=None, timeout=10)
             self._db.execute("pragma journal_mode=wal")
+            self._db.execute("pragma synchronous=full")
             self._db.execute(
-                "create table if not exists runs(run text primary key, path text not null, created real not null)"
+                "create table if not exists runs("
+                "run text primary key, path text not null unique, created real not null, manifest text not null)"
             )
         except (OSError, sqlite3.Error) as error:
-            raise disk_errors(error, self.root) from None
+            raise disk_errors(error, self.root, OTHER_HOME) from None
 
-    def create(self, name: str, out: Path | None) -> RunStore:
-        """A new run's folder: `out`, or one named after the run. A name in use gets a number behind it.
+    def create(self, name: str, out: Path | None, manifest: Mapping[str, Any]) -> RunInfo:
+        """Enter a new run: in the folder `out`, or in one named after the run. A name in use gets a number behind it.
 
         Raises:
-            UsageError: `out` is a file, or a folder that holds something already.
+            UsageError: `out` is a file, holds something already, or is another run's.
             QrunError: disk full, no permission.
         """
+        path = self.root
         try:
             self._db.execute("begin immediate")
-            try:
-                taken = {row[0] for row in self._db.execute("select run from runs")}
-                run, k = name, 1
-                while run in taken or (out is None and (self.root / "runs" / run).exists()):
-                    k += 1
-                    run = f"{name}.{k}"
-                path = (out.expanduser() if out is not None else self.root / "runs" / run).absolute()
-                if out is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-                    raise UsageError(
-                        f"--out {out}: exists and is not an empty folder.",
-                        "Name a new folder; to go on with a run that stopped: `qrun runs resume RUN`.",
-                    )
-                path.mkdir(parents=True, exist_ok=True)
-                self._db.execute("insert into runs values(?, ?, ?)", (run, str(path), time.time()))
-                self._db.execute("commit")
-            except BaseException:
+            taken = {row[0] for row in self._db.execute("select run from runs")}
+            run, k = name, 1
+            while run in taken or (out is None and (self.root / "runs" / run).exists()):
+                k += 1
+                run = f"{name}.{k}"
+            path = (out.expanduser() if out is not None else self.root / "runs" / run).absolute()
+            used = self._db.execute("select run from runs where path = ?", (str(path),)).fetchone()
+            if out is not None and (used or (path.exists() and (not path.is_dir() or any(path.iterdir())))):
+                run = used[0] if used else "RUN"
+                raise UsageError(
+                    f"--out {out}: exists and is not an empty folder.",
+                    f"Name a new folder; to go on with a run that stopped: `qrun runs resume {run}`.",
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            created = time.time()
+            self._db.execute(
+                "insert into runs values(?, ?, ?, ?)", (run, str(path), created, json.dumps({**manifest, "run": run}))
+            )
+            self._db.execute("commit")
+        except BaseException as error:
+            if self._db.in_transaction:
                 self._db.execute("rollback")
-                raise
-            return RunStore(run, path)
-        except (OSError, sqlite3.Error) as error:
-            raise disk_errors(error, out or self.root) from None
+            if isinstance(error, (OSError, sqlite3.Error)):
+                raise disk_errors(error, path) from None
+            raise
+        return RunInfo(run, path, created, "interrupted")
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        """What the run was entered with."""
+        row = self._db.execute("select manifest from runs where run = ?", (run,)).fetchone()
+        value: dict[str, Any] = json.loads(row[0])
+        return value
 
     def find(self, run: str) -> RunInfo:
         """The run of that name (or unambiguous beginning of it).
@@ -186,19 +241,24 @@ class RunIndex:
         return [RunInfo(run, Path(path), created, state_of(Path(path))) for run, path, created in rows]
 
     def remove(self, info: RunInfo) -> None:
-        """Delete a run's folder and its line in the index.
+        """Delete a run's folder and its line in the index, while nobody works on it.
 
         Only what a run writes is deleted, so that a wrong --out cannot take other files with it.
+
+        Raises:
+            QrunError: the run is being worked on, or a file cannot be deleted.
         """
         if info.path.is_dir():
-            for name in RUN_FILES:
-                target = info.path / name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                else:
-                    target.unlink(missing_ok=True)
-            if not any(info.path.iterdir()):
-                info.path.rmdir()
+            with on_disk(info.path, "Delete the folder by hand."), locked(info.path):
+                for name in RUN_FILES:
+                    # A kill inside write_durably leaves the temporary file, keys and all.
+                    for target in (info.path / name, *info.path.glob(f".{name}.*")):
+                        if target.is_dir():
+                            shutil.rmtree(target)
+                        else:
+                            target.unlink(missing_ok=True)
+                if not any(info.path.iterdir()):
+                    info.path.rmdir()
         self._db.execute("delete from runs where run = ?", (info.run,))
 
     def close(self) -> None:
@@ -220,8 +280,8 @@ RUN_FILES = (
 
 def state_of(path: Path) -> str:
     """finished, running, interrupted or missing, read from the folder itself."""
-    if not (path / "config.json").is_file():
-        return "missing" if not path.is_dir() else "not started"
+    if not path.is_dir():
+        return "missing"
     if (path / "result.json").is_file():
         return "finished"
     try:
@@ -243,10 +303,17 @@ def locked(path: Path) -> Iterator[None]:
     """
     file: BinaryIO = (path / "lock").open("ab")
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise QrunError(f"another process works on the run in {path}.", "Wait for it, or stop it first.") from None
+        for attempt in range(5):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                # Whoever lists runs holds a shared lock for an instant.
+                if attempt == 4:
+                    raise QrunError(
+                        f"another process works on the run in {path}.", "Wait for it, or stop it first."
+                    ) from None
+                time.sleep(0.05)
         yield
     finally:
         file.close()

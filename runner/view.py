@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,8 +22,21 @@ from runner.progress import RoundResult
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
 
 
-def stdout() -> Console:
-    """The console of results. Piped output gets a fixed width, so that tables are whole in a file."""
+def emit(*things: RenderableType) -> None:
+    """Print to stdout, in one piece. Piped output gets a fixed width, so that tables are whole in a file.
+
+    Raises:
+        OSError: stdout is closed or full; rich would end the process instead.
+    """
+    console = _stdout()
+    with console.capture() as captured:
+        for thing in things:
+            console.print(thing)
+    sys.stdout.write(captured.get())
+    sys.stdout.flush()
+
+
+def _stdout() -> Console:
     width = None if sys.stdout.isatty() else max(110, shutil.get_terminal_size((110, 40)).columns)
     return Console(file=sys.stdout, width=width, highlight=False)
 
@@ -44,7 +58,8 @@ class Terminal:
             disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task("starting", total=None)
-        self.rounds = 0
+        self.steps, self.done, self.began = 0, 0, time.monotonic()
+        self.epoch: tuple[int, int, int, float, float] | None = None
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -66,10 +81,15 @@ class Terminal:
 
     def begin(self, steps: int) -> None:
         """Show a bar for the generator steps of all rounds."""
+        self.steps, self.done, self.began = steps, 0, time.monotonic()
         self.progress.reset(self.task, total=steps, description="training")
 
     def step(self, round_: int, node: int, epoch: int, generator_loss: float, discriminator_loss: float) -> None:
-        """Advance by one generator step."""
+        """Advance by one generator step; without a terminal, a line an epoch."""
+        if self.epoch is not None and self.epoch[:3] != (round_, node, epoch):
+            self._plain_epoch()
+        self.done += 1
+        self.epoch = (round_, node, epoch, generator_loss, discriminator_loss)
         self.progress.update(
             self.task,
             advance=1,
@@ -78,34 +98,39 @@ class Terminal:
         )
 
     def skip(self, steps: int) -> None:
-        """Advance over what an earlier attempt did."""
-        self.progress.update(self.task, advance=steps)
+        """Take off the bar what an earlier attempt did, so that the time left is that of what is left."""
+        self.steps -= steps
+        self.progress.update(self.task, total=self.steps)
 
     def round_done(self, result: RoundResult) -> None:
         """A table of the round."""
+        self._plain_epoch()
         self._plain(f"round {result.number} settled")
-        if self.tables:
-            with self.progress_paused():
-                stdout().print(round_table(result))
+        if not self.tables:
+            return
+        self.progress.stop()
+        try:
+            emit(round_table(result))
+        except OSError as error:
+            # A reader that went away, or a full disk behind a pipe, is no reason to stop a run.
+            self.tables = False
+            self.console.print(f"cannot write to stdout ({error.strerror}); the run goes on without tables")
+        finally:
+            self.progress.start()
 
-    def progress_paused(self) -> _Paused:
-        """Take the bar off the terminal while something is printed to stdout."""
-        return _Paused(self.progress)
+    def _plain_epoch(self) -> None:
+        if self.epoch is None:
+            return
+        round_, node, epoch, loss_g, loss_d = self.epoch
+        self.epoch = None
+        left = (time.monotonic() - self.began) / max(self.done, 1) * (self.steps - self.done)
+        self._plain(
+            f"round {round_}, node {node}, epoch {epoch}: loss G {loss_g:.3f} D {loss_d:.3f}; {left:.0f} s left"
+        )
 
     def _plain(self, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(text)
-
-
-class _Paused:
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def __enter__(self) -> None:
-        self.progress.stop()
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.start()
 
 
 def _table(title: str, columns: Sequence[str], numeric: Iterable[int] = ()) -> Table:
@@ -120,6 +145,14 @@ def _short(text: str, keep: int = 10) -> str:
     return text if len(text) <= 2 * keep else f"{text[:keep]}…{text[-6:]}"
 
 
+def _grades(grades: Mapping[Any, int]) -> str:
+    """Peer:grade for each, or for more than eight the range of them."""
+    if len(grades) > 8:
+        values = sorted(grades.values())
+        return f"{values[0]}-{values[-1]}, median {values[len(values) // 2]}"
+    return " ".join(f"{k}:{v}" for k, v in sorted(grades.items())) or "-"
+
+
 def round_table(result: RoundResult) -> Table:
     """Validation figures of the nodes and the aggregate, grades given, reputation, CID and transaction."""
     table = _table(
@@ -131,7 +164,7 @@ def round_table(result: RoundResult) -> Table:
         table.add_row(
             str(n.node),
             *(f"{n.metrics[m]:.4f}" for m in ("accuracy", "f1", "auroc")),
-            " ".join(f"{k}:{v}" for k, v in sorted(n.grades.items())) or "-",
+            _grades(n.grades),
             f"{n.reputation:.1f}",
             _short(n.cid),
             _short(n.tx),
@@ -143,7 +176,6 @@ def round_table(result: RoundResult) -> Table:
 
 def show_result(result: Mapping[str, Any], path: Path) -> None:
     """The final table, and where everything is."""
-    console = stdout()
     table = _table(
         "Final aggregate (threshold from benign validation scores, no label used)",
         ["scored on", *METRICS],
@@ -162,7 +194,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
                 *(f"{spread[m]['min']:.3f}-{spread[m]['max']:.3f}".replace("0.", ".") for m in METRICS),
                 style="dim",
             )
-    console.print(table)
+    emit(table)
     backend, chain, dataset = result["backend"], result["chain"], result["dataset"]
     lines = [
         ("run", result["run"]),
@@ -189,7 +221,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, text in lines:
         grid.add_row(name, Text(text))
-    console.print(grid)
+    emit(grid)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -197,7 +229,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     table = _table(title, columns)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    stdout().print(table)
+    emit(table)
 
 
 def _figure(value: float | None, scale: float = 1.0, digits: int = 3) -> str:
@@ -223,7 +255,7 @@ def show_targets(targets: Iterable[Any]) -> None:
             _figure(t.median_t1, 1e6),
             _figure(t.median_t2, 1e6),
         )
-    stdout().print(table)
+    emit(table)
 
 
 def show_target(t: Any) -> None:
@@ -268,22 +300,20 @@ def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
 
 def show_run(run: Mapping[str, Any]) -> None:
     """State, config, and the result or how to go on."""
-    console = stdout()
     facts = [[k, str(run[k])] for k in ("run", "state", "created", "path") if k in run]
     for key, value in _flat(run.get("config") or {}):
         facts.append([key, str(value)])
     show_table("Run", ["what", "value"], facts)
     if run["result"] is not None:
         for r in run["result"]["rounds"]:
-            console.print(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"])))
+            emit(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"])))
         show_result(run["result"], Path(run["path"]))
     elif run["state"] == "interrupted":
-        console.print(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
+        emit(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
 
 
 def show_chain(record: Mapping[str, Any]) -> None:
     """What the chain holds about a run: the task, the nodes, and a table a round."""
-    console = stdout()
     facts = ("kind", "chain_id", "contract", "head", "gas_used", "experiment", "config_digest", "data_source",
              "feature_map_digest", "max_rounds", "settled_rounds")  # fmt: skip
     show_table("On the chain", ["what", "value"], [[k, str(record[k])] for k in facts])
@@ -305,12 +335,12 @@ def show_chain(record: Mapping[str, Any]) -> None:
                 str(n["id"]),
                 str(n["block"]),
                 *(f"{n['metrics'][m]:.4f}" for m in ("accuracy", "f1", "auroc")),
-                " ".join(f"{k}:{v}" for k, v in n["grades"].items()) or "-",
+                _grades(n["grades"]),
                 "-" if n["reputation"] is None else f"{n['reputation']:.1f}",
                 _short(n["cid"]),
                 _short(n["tx"]),
             )
-        console.print(table)
+        emit(table)
 
 
 def _nodes_of(round_: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -338,4 +368,4 @@ def show_checks(checks: Iterable[Any]) -> None:
     style = {"ok": "green", "optional": "yellow", "broken": "red"}
     for c in checks:
         table.add_row(c.name, Text(c.state, style=style[c.state]), Text(c.found), Text(c.mend))
-    stdout().print(table)
+    emit(table)

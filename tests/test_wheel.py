@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from runner.result import schema
+from runner.schema import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -38,7 +39,9 @@ def locate(data: Path | None, full: bool) -> dict[str, Path | None]:
     return {official.name: _found(official, data) for official in wanted(full)}
 
 
-def load(*, data: Path | None, full: bool, offline: bool = False, notify: Callable[[str], None]) -> Dataset:
+def load(
+    *, data: Path | None, full: bool, notify: Callable[[str], None], test: bool = True, offline: bool = False
+) -> Dataset:
     """The training and the test file: official ones if they can be had, else the stand-in for both.
 
     Looked for in `data` (which has to hold them) or else in the folder that QRUN_DATA names, in the cache, on the
@@ -48,14 +51,15 @@ def load(*, data: Path | None, full: bool, offline: bool = False, notify: Callab
     Args:
         data: Folder named by the user, or None.
         full: KDDTrain+ instead of KDDTrain+_20Percent.
-        offline: Never use the network.
         notify: Told in whole sentences what is fetched, and why the stand-in is used.
+        test: Without it the test file is not looked for, let alone read.
+        offline: Never use the network.
 
     Raises:
         UsageError: `data` does not hold the files.
         DataFileError: A file is there but truncated, edited or foreign.
     """
-    files = wanted(full)
+    files = wanted(full) if test else wanted(full)[:1]
     if data is not None:
         _require(data, files)
     try:
@@ -65,10 +69,11 @@ def load(*, data: Path | None, full: bool, offline: bool = False, notify: Callab
         # Heavier than the rest of this module, and needed only here.
         from experiments.datasets.standin import standin
 
-        return standin(full=full)
+        whole = standin(full=full)
+        return whole if test else replace(whole, test=None, sha256={whole.train.file: whole.sha256[whole.train.file]})
     loaded = [_read_as(path, official) for official, path in zip(files, paths, strict=True)]
     hashes = {records.file: digest for records, digest in loaded}
-    return Dataset(NAME, "official", loaded[0][0], loaded[1][0], hashes)
+    return Dataset(NAME, "official", loaded[0][0], loaded[1][0] if test else None, hashes)
 
 
 def _folders(data: Path | None) -> list[Path]:

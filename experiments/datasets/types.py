@@ -49,11 +49,11 @@ class Dataset:
     """A training file and a test file, and where they came from.
 
     `source` is "official" or "stand-in" and goes with every figure; `sha256` maps file name to hash (for the stand-in:
-    of the generated columns).
+    of the generated columns). `test` is None where it was not asked for.
     """
 
     name: str
     source: Literal["official", "stand-in"]
     train: Records
-    test: Records
+    test: Records | None
     sha256: dict[str, str]

@@ -93,6 +93,24 @@ def quantile(counts: IntArray, low: float, high: float, q: float) -> float:
     return low + (place + inside) * (high - low) / len(counts)
 
 
+def edge_above(counts: IntArray, low: float, high: float, q: float) -> float:
+    """The first edge of the bins that at least a share q of the records lies below.
+
+    Raises:
+        QrunError: The histogram is empty.
+        ValueError: q is not in (0, 1], or the bounds make no histogram.
+    """
+    _check_bounds(low, high, len(counts))
+    if not 0 < q <= 1:
+        raise ValueError(f"an edge is taken at a share in (0, 1], not {q}")
+    cumulative = np.cumsum(counts)
+    n = int(cumulative[-1])
+    if n == 0:
+        raise QrunError("a quantile was asked of no records.", "The nodes hold no benign validation records.")
+    place = int(np.searchsorted(cumulative, q * n, side="left"))
+    return low + (place + 1) * (high - low) / len(counts)
+
+
 def tail_probability(counts: IntArray, low: float, high: float, values: FloatArray) -> FloatArray:
     """How probable a value at least as large is, smoothed: (records above + 1) / (N + 1), never zero.
 

@@ -3,6 +3,8 @@
 Parts of a record x: -D(x), and the mean distance to the k nearest of M generated samples. Each part becomes a tail
 probability p under the benign validation records, and the score is -sum(log p) (Fisher's way to combine tails). What
 calibrates it is counts in fixed bins, which add up over nodes: no record moves, and the sum can be taken under masks.
+A threshold is an edge of the bins; a node's own, which it publishes, is one of few, so that it does not give away the
+score of a record of a small node.
 """
 
 from __future__ import annotations
@@ -13,19 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.features.histogram import count, quantile, tail_probability
+from experiments.features.histogram import count, edge_above, tail_probability
 from experiments.models.qgan import QGAN, Parameters
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-BINS = 4096
+BINS = 1024
+NODE_BINS = 64
+"""Bins of a single node's scores: its threshold is published."""
 LOGIT_LIMIT = 30.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Benign validation records, as counts: (2, BINS) of the parts, and (BINS,) of the score."""
+    """Benign validation records, as counts: (2, BINS) of the parts, and (bins,) of the score."""
 
     parts: IntArray
     score: IntArray
@@ -83,16 +87,20 @@ class Scorer:
         """Bounds of a score: no tail probability is under 1/(n + 1)."""
         return 0.0, float(sum(np.log(c.sum() + 1.0) for c in part_counts)) + 1e-9
 
-    def score_counts(self, x: FloatArray, part_counts: IntArray) -> IntArray:
-        """(BINS,) counts of the scores of benign records."""
+    def score_counts(self, x: FloatArray, part_counts: IntArray, bins: int = BINS) -> IntArray:
+        """(bins,) counts of the scores of records."""
         low, high = self.score_range(part_counts)
-        return count(self.scores(x, part_counts), low, high, BINS)
+        return count(self.scores(x, part_counts), low, high, bins)
 
     def threshold(self, calibration: Calibration) -> float:
-        """The score over which a record counts as an attack: a quantile of benign scores, no label used."""
-        return quantile(calibration.score, *self.score_range(calibration.parts), self.model.settings.threshold_quantile)
+        """The score over which a record counts as an attack: a quantile of benign scores, no label used.
+
+        It is the first edge of the bins that at least `threshold_quantile` of the benign records lie below.
+        """
+        low, high = self.score_range(calibration.parts)
+        return edge_above(calibration.score, low, high, self.model.settings.threshold_quantile)
 
     def calibrate(self, benign: FloatArray) -> Calibration:
         """Calibration on one node's benign validation records."""
         parts = self.part_counts(benign)
-        return Calibration(parts, self.score_counts(benign, parts))
+        return Calibration(parts, self.score_counts(benign, parts, NODE_BINS))

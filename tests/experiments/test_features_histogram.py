@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from circuits.errors import QrunError
-from experiments.features.histogram import count, pooled, quantile, tail_probability
+from experiments.features.histogram import count, edge_above, pooled, quantile, tail_probability
 from experiments.features.secure_sum import ExchangeKey, MaskedSum, plain_sum
 
 values_in = arrays(np.float64, st.integers(1, 50), elements=st.floats(-3, 3))
@@ -91,3 +91,19 @@ def test_what_makes_no_histogram_is_refused() -> None:
     for low, high, bins in ((1, 1, 4), (0, np.inf, 4), (0, 1, 0)):
         with pytest.raises(ValueError, match="no histogram"):
             count(np.zeros(1), low, high, bins)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0.01, 1.0))
+def test_an_edge_has_its_share_of_records_below_and_no_earlier_edge_has(values: list[float], q: float) -> None:
+    counts = count(np.array(values), 0.0, 1.0, 16)
+    edge = edge_above(counts, 0.0, 1.0, q)
+    below = counts[: round(edge * 16)].sum()
+    assert below >= q * len(values)
+    assert counts[: round(edge * 16) - 1].sum() < q * len(values)
+
+
+def test_an_edge_of_nothing_is_refused() -> None:
+    with pytest.raises(QrunError, match="no records"):
+        edge_above(np.zeros(4, dtype=np.int64), 0.0, 1.0, 0.5)
+    with pytest.raises(ValueError, match="share"):
+        edge_above(np.ones(4, dtype=np.int64), 0.0, 1.0, 0.0)

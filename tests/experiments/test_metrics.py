@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import QrunError
-from experiments.metrics import Metrics, evaluate
+from experiments.metrics import Metrics, evaluate, evaluate_counts
 
 # Few distinct scores, so that ties are the rule.
 records = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=60)
@@ -87,3 +87,21 @@ def test_what_cannot_be_measured_is_said() -> None:
         evaluate(np.array([]), np.array([], dtype=bool), 0.0)
     with pytest.raises(ValueError, match="do not go with"):
         evaluate(np.zeros(2), one, 0.0)
+
+
+@given(records, st.integers(0, 64))
+def test_counts_in_bins_measure_the_same_as_scores_at_bin_centres(pairs: list[tuple[float, bool]], edge: int) -> None:
+    scores, attack = split(pairs)
+    low, high, bins = -10.0, 10.0, 64
+    place = np.clip(((scores - low) / (high - low) * bins).astype(int), 0, bins - 1)
+    centres = low + (place + 0.5) * (high - low) / bins
+    threshold = low + edge * (high - low) / bins
+    benign_counts, attack_counts = (np.bincount(place[attack == which], minlength=bins) for which in (False, True))
+    assert evaluate_counts(benign_counts, attack_counts, low, high, threshold) == evaluate(centres, attack, threshold)
+
+
+def test_histograms_that_cannot_be_measured() -> None:
+    with pytest.raises(QrunError, match="no records"):
+        evaluate_counts(np.zeros(4, dtype=int), np.zeros(4, dtype=int), 0.0, 1.0, 0.5)
+    with pytest.raises(ValueError, match="do not go together"):
+        evaluate_counts(np.zeros(4, dtype=int), np.zeros(3, dtype=int), 0.0, 1.0, 0.5)

@@ -40,6 +40,9 @@ WRONG = [
     (["--partition", "dirichlet:0"], ["partition", "dirichlet:0.5"]),
     (["--partition", "even"], ["partition", "iid"]),
     (["--data", "/nowhere/at/all"], ["--data /nowhere/at/all"]),
+    (["--chain", "127.0.0.1:8545"], ["--chain takes an http(s) URL"]),
+    (["--chain", "user:hunter2@127.0.0.1:8545"], ["--chain takes an http(s) URL"]),
+    (["--ipfs", "127.0.0.1:5001"], ["--ipfs takes a URL"]),
     (["--config", "/nowhere/run.toml"], ["/nowhere/run.toml", "No such file"]),
 ]
 
@@ -105,6 +108,13 @@ def test_output_that_cannot_be_written(home: Path) -> None:
         )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert "cannot write the output: No space left on device" in done.stderr
+
+
+def test_a_terminal_that_knows_ascii_only(qrun: Qrun) -> None:
+    done = qrun("backends", "show", "fake_manila", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "median T1, ?s" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system: needs root")
@@ -173,7 +183,9 @@ def test_lists(qrun: Qrun) -> None:
 
 def test_completion_is_offered(qrun: Qrun) -> None:
     done = qrun(_QRUN_COMPLETE="complete_bash", COMP_WORDS="qrun backends show fake_ky", COMP_CWORD="3")
-    assert done.returncode == 0
+    assert done.stdout.split() == ["fake_kyiv", "fake_kyoto"]
+    names = qrun(_QRUN_COMPLETE="complete_bash", COMP_WORDS="qrun experiment ns", COMP_CWORD="2")
+    assert names.stdout.split() == ["nsl-kdd"]
     assert "--show-completion" in qrun("--help").stdout
 
 
@@ -186,6 +198,9 @@ def test_doctor_says_what_is_missing_and_keeps_secrets(qrun: Qrun) -> None:
     without = {c["name"]: c for c in json.loads(qrun("doctor", "--json", HOME="/nonexistent").stdout)}
     assert without["IBM Quantum token"]["state"] == "optional"
     assert "QISKIT_IBM_TOKEN" in without["IBM Quantum token"]["mend"]
+    nowhere = qrun("doctor", "--json", "--data", "/nowhere")
+    assert nowhere.returncode == 1
+    assert {c["name"]: c for c in json.loads(nowhere.stdout)}["NSL-KDD"]["state"] == "broken"
     dead = qrun("doctor", "--json", "--chain", "http://127.0.0.1:9")
     assert dead.returncode == 1
     assert {c["name"]: c for c in json.loads(dead.stdout)}["Ethereum node"]["state"] == "broken"

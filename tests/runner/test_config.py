@@ -59,6 +59,13 @@ def test_aer_says_how_many_shots_it_takes() -> None:
         ({"rouds": 3}, "Did you mean 'rounds'"),
         ({"model": {"qubit": 3}}, "Did you mean 'qubits'"),
         ({"rounds": "many"}, "rounds = 'many'"),
+        ({"qubits": 4}, "belongs into the table [model]"),
+        ({"partition": "iid"}, "belongs into the table [data]"),
+        ({"data": "/path"}, "data_dir"),
+        ({"engine": "aer", "model": {"gradient": "exact"}}, "spsa"),
+        ({"model": {"hidden": [-1]}}, "model.hidden"),
+        ({"model": {"hidden": [3000]}}, "model.hidden"),
+        ({"model": {"neighbours": 20, "samples": 16}}, "only 16"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(values: dict[str, object], said: str) -> None:
@@ -67,6 +74,24 @@ def test_a_wrong_value_is_named_in_one_line(values: dict[str, object], said: str
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_help_names_the_true_defaults() -> None:
+    import inspect
+    import re
+
+    from runner.cli import experiment
+
+    defaults = config_from("nsl-kdd", {})
+    flat = {**defaults.model_dump(), **defaults.model.model_dump(), **defaults.data.model_dump(), "shots": 1024}
+    checked = 0
+    for name, parameter in inspect.signature(experiment, eval_str=True).parameters.items():
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            found = re.search(r"default: (\S+)\]", getattr(option, "help", None) or "")
+            if found:
+                assert found.group(1) == str(flat[name]), name
+                checked += 1
+    assert checked >= 10
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:

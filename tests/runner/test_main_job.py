@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from runner.result import schema
+from runner.schema import schema
 from tests.runner.conftest import SMALL, Qrun
 
 
@@ -113,9 +113,12 @@ def test_every_round_stands_on_the_chain(qrun: Qrun, tmp_path: Path) -> None:
 def test_stdout_has_the_json_and_nothing_else_and_tables_otherwise(qrun: Qrun) -> None:
     done = qrun("experiment", "nsl-kdd", *SMALL, "--rounds", "1", "--no-test", "--json")
     result = json.loads(done.stdout)
+    assert "KDDTest+.txt" not in result["dataset"]["sha256"], "the test file was left alone"
+    assert result["dataset"]["records"]["test"] is None
     jsonschema.validate(result, schema())
     assert result["metrics"]["test"] is None
     assert result["metrics"]["holdout"]["auroc"] > 0.5
+    assert "round 1, node 2, epoch 1: loss G" in done.stderr
     assert "round 1 settled" in done.stderr
     shown = qrun("experiment", "nsl-kdd", *SMALL, "--rounds", "1", "--no-test")
     assert "Round 1 (validation)" in shown.stdout

@@ -16,6 +16,8 @@ from tests.runner.test_main_job import run, what_repeats
 def test_anvil_and_an_ipfs_daemon_give_the_same_cids(qrun: Qrun, tmp_path: Path, anvil: str, ipfs_daemon: str) -> None:
     import ipfshttpclient
 
+    from contracts.ipfs import to_multiaddr
+
     here = run(qrun, "--out", str(tmp_path / "here"))
     there = run(qrun, "--out", str(tmp_path / "there"), "--chain", anvil, "--ipfs", ipfs_daemon)
     assert what_repeats(here) == what_repeats(there)
@@ -25,7 +27,7 @@ def test_anvil_and_an_ipfs_daemon_give_the_same_cids(qrun: Qrun, tmp_path: Path,
     shown = json.loads(qrun("runs", "show", there["run"], "--on-chain", "--json").stdout)
     assert shown["settled_rounds"] == 2
     assert shown["nodes"][1]["address"] == there["nodes"][1]["address"]
-    with ipfshttpclient.Client(ipfs_daemon) as daemon:
+    with ipfshttpclient.Client(to_multiaddr(ipfs_daemon)) as daemon:
         for cid in (there["final"]["cid"], there["feature_map"]["cid"], there["rounds"][1]["nodes"][2]["cid"]):
             assert daemon.cat(cid) == (tmp_path / "there" / "models").joinpath(_name(there, cid)).read_bytes()
 

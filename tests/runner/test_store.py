@@ -15,7 +15,9 @@ import pytest
 
 from circuits.errors import QrunError, UsageError
 from runner.keys import load_or_create
-from runner.store import RunIndex, disk_errors, locked, state_of, write_durably
+from runner.store import RunIndex, RunStore, disk_errors, locked, on_disk, state_of, write_durably
+
+MANIFEST = {"config": {"seed": 1}}
 
 
 @pytest.fixture
@@ -24,13 +26,18 @@ def index(tmp_path: Path) -> RunIndex:
 
 
 def test_names_in_use_get_a_number(index: RunIndex) -> None:
-    assert [index.create("nsl-kdd-00", None).run for _ in range(3)] == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
+    names = [index.create("nsl-kdd-00", None, MANIFEST).run for _ in range(3)]
+    assert names == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
+        "nsl-kdd-00",
+        "nsl-kdd-00.2",
+        "nsl-kdd-00.3",
+    ]
     assert [r.run for r in index.list()] == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
 
 
 def test_a_run_is_found_by_its_beginning(index: RunIndex) -> None:
-    index.create("nsl-kdd-0a", None)
-    index.create("nsl-kdd-1b", None)
+    index.create("nsl-kdd-0a", None, MANIFEST)
+    index.create("nsl-kdd-1b", None, MANIFEST)
     assert index.find("nsl-kdd-1").run == "nsl-kdd-1b"
     with pytest.raises(UsageError, match="ambiguous"):
         index.find("nsl")
@@ -39,8 +46,8 @@ def test_a_run_is_found_by_its_beginning(index: RunIndex) -> None:
 
 
 def test_an_exact_name_wins_over_longer_ones(index: RunIndex) -> None:
-    index.create("a", None)
-    index.create("a", None)
+    index.create("a", None, MANIFEST)
+    index.create("a", None, MANIFEST)
     assert index.find("a").run == "a"
 
 
@@ -48,26 +55,27 @@ def test_out_must_be_new_or_empty(index: RunIndex, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="not an empty folder"):
-        index.create("a", tmp_path / "full")
+        index.create("a", tmp_path / "full", MANIFEST)
     assert index.list() == []
-    assert index.create("a", tmp_path / "new" / "deep").path == (tmp_path / "new" / "deep").absolute()
+    assert index.create("a", tmp_path / "new" / "deep", MANIFEST).path == (tmp_path / "new" / "deep").absolute()
 
 
 def test_removing_a_run_leaves_other_files_alone(index: RunIndex, tmp_path: Path) -> None:
-    store = index.create("a", tmp_path / "out")
-    (store.path / "config.json").write_text("{}")
-    (store.path / "blocks").mkdir()
-    (store.path / "notes.txt").write_text("mine")
-    store.close()
+    run = index.create("a", tmp_path / "out", MANIFEST)
+    RunStore(run.run, run.path).close()
+    (run.path / "config.json").write_text("{}")
+    (run.path / ".keys.json.4711").write_text("what a kill leaves behind")
+    (run.path / "blocks").mkdir()
+    (run.path / "notes.txt").write_text("mine")
+    with locked(run.path), pytest.raises(QrunError, match="another process"):
+        index.remove(index.find("a"))
     index.remove(index.find("a"))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]
     assert index.list() == []
 
 
 def test_state(index: RunIndex) -> None:
-    store = index.create("a", None)
-    assert state_of(store.path) == "not started"
-    (store.path / "config.json").write_text("{}")
+    store = index.create("a", None, MANIFEST)
     assert state_of(store.path) == "interrupted"
     with locked(store.path):
         code = (
@@ -83,7 +91,7 @@ def test_state(index: RunIndex) -> None:
 
 
 def test_a_run_has_one_writer(index: RunIndex) -> None:
-    store = index.create("a", None)
+    store = index.create("a", None, MANIFEST)
     code = (
         "import sys; from pathlib import Path\nfrom runner.store import locked\n"
         "try:\n    locked(Path(sys.argv[1])).__enter__()\nexcept Exception as e: print(e)"
@@ -94,16 +102,53 @@ def test_a_run_has_one_writer(index: RunIndex) -> None:
 
 
 def test_facts_and_phases_are_kept(index: RunIndex) -> None:
-    store = index.create("a", None)
+    run = index.create("a", None, MANIFEST)
+    store = RunStore(run.run, run.path)
     store.put("x", {"cid": "b", "losses": [1.5]})
     assert store.get("x") == {"cid": "b", "losses": [1.5]}
     assert store.get("y") is None
     for _ in range(2):
         with store.phase("training"):
             pass
-    first = store.phases()["training"]
-    assert first >= 0
     assert list(store.phases()) == ["training"]
+    assert 0 <= store.phases()["training"] <= store.total()
+    before = store.total()
+    store.close()
+    again = RunStore(run.run, run.path)
+    assert again.total() == pytest.approx(before, abs=1), "earlier attempts are in the sum"
+    assert again.phases() == store_phases(run.path)
+
+
+def store_phases(path: Path) -> dict[str, float]:
+    with sqlite3.connect(path / "state.sqlite") as db:
+        return dict(db.execute("select name, seconds from phases").fetchall())
+
+
+def test_a_run_can_be_played_from_its_line_alone(index: RunIndex) -> None:
+    run = index.create("a", None, MANIFEST)
+    assert index.manifest("a") == {**MANIFEST, "run": "a"}
+    assert list(run.path.iterdir()) == []
+
+
+def test_one_folder_is_one_runs(index: RunIndex, tmp_path: Path) -> None:
+    index.create("a", tmp_path / "out", MANIFEST)
+    with pytest.raises(UsageError, match="qrun runs resume a"):
+        index.create("b", tmp_path / "out", MANIFEST)
+
+
+def test_a_home_that_is_no_folder_names_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(QrunError, match="QRUN_HOME"):
+        RunIndex(tmp_path / "file")
+
+
+def test_only_the_runs_own_files_are_the_disks_trouble(tmp_path: Path) -> None:
+    with pytest.raises(QrunError, match="cannot use"), on_disk(tmp_path):
+        (tmp_path / "none" / "x").read_text()
+    with pytest.raises(FileNotFoundError), on_disk(tmp_path):
+        Path("/nowhere/at/all").read_text()
+    with pytest.raises(BrokenPipeError), on_disk(tmp_path):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
 def test_durable_writes_are_whole_and_leave_nothing_behind(tmp_path: Path) -> None:

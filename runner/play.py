@@ -1,0 +1,236 @@
+"""One attempt at a run, from the data to the result; what chain and store have already is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from eth_account import Account
+
+from backends.catalog import get_target
+from backends.engines import make_executor
+from backends.target import Target
+from circuits.compile import compile_ansatz
+from circuits.errors import QrunError, UsageError
+from circuits.types import CompiledCircuit
+from contracts.chain import Chain, connect
+from contracts.records import TaskSpec
+from contracts.rounds import FederatedRounds, gas_budget
+from contracts.store import ContentStore, open_store
+from experiments.base import Study, find
+from experiments.features.agreement import agree, node
+from experiments.models.qgan import QGAN
+from runner.agreement import open_secure_sum
+from runner.config import RunConfig
+from runner.federation import Federation
+from runner.keys import load_or_create
+from runner.measure import Judge
+from runner.node import Peer
+from runner.places import Places
+from runner.progress import Reporter, RoundResult
+from runner.report.convergence import draw_convergence
+from runner.result import build_result
+from runner.seeds import derive, generator
+from runner.store import RunStore, write_durably
+from runner.update import MAX_BYTES
+from runner.versions import versions
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+
+def compile_for(config: RunConfig, reporter: Reporter) -> tuple[Target, CompiledCircuit]:
+    """The target and the generator on it, tried once; before anything is written, so that a mistake costs nothing."""
+    experiment = find(config.experiment)
+    target = get_target(config.backend)
+    available = target.num_qubits
+    if available is not None and config.model.qubits > available:
+        raise UsageError(
+            f"--qubits {config.model.qubits}: {target.name} has {available} qubits.",
+            "Take fewer, or a larger device (`qrun backends list`).",
+        )
+    reporter.stage(f"compiling {config.model.qubits} qubits for {target.name}")
+    ansatz = experiment.ansatz(config.model)
+    circuit = compile_ansatz(ansatz, target.backend, seed=derive(config.seed, "layout") % 2**31)
+    model = model_for(config, target, circuit)
+    with model.executor:
+        model.generate(model.initial(generator(config.seed, "initial")), 2, 0)
+    return target, circuit
+
+
+def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit) -> QGAN:
+    """The run's model on an executor of its own, closed."""
+    settings = config.model
+    executor = make_executor(config.engine, target, shots=config.shots, precision=settings.precision)
+    return QGAN(settings, executor, circuit)
+
+
+@dataclass(frozen=True)
+class Play:
+    """A run being played: what it is, where, and how it is told."""
+
+    config: RunConfig
+    places: Places
+    store: RunStore
+    made_with: Mapping[str, str | None]
+    reporter: Reporter
+    target: Target
+    circuit: CompiledCircuit
+
+    def play(self) -> dict[str, Any]:
+        """Everything from the data to the result. What chain and store have already is not done again."""
+        threads = torch.get_num_threads()
+        # One thread: the tensors are small, and results must not depend on how a sum is split over cores.
+        torch.set_num_threads(1)
+        try:
+            with ExitStack() as stack:
+                return self._play(stack)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _play(self, stack: ExitStack) -> dict[str, Any]:
+        config, store, reporter = self.config, self.store, self.reporter
+        store.put("attempts", [*self._attempts(), versions()])
+        if 1 < config.nodes <= 2:
+            reporter.notice("Privacy", "With two nodes each can subtract its own share from every sum; take three.")
+        reporter.stage("reading the data")
+        with store.phase("data"):
+            study = self._load()
+        reporter.stage("opening chain and store")
+        with store.phase("chain"):
+            keys = load_or_create(store.path, config.nodes)
+            opener = Account.from_key(keys.opener)
+            accounts = [Account.from_key(k.chain) for k in keys.nodes]
+            everyone = [opener.address, *(a.address for a in accounts)]
+            chain = stack.enter_context(connect(self.places.chain or store.path / "chain.sqlite", everyone))
+            content = open_store(store.path / "blocks", self.places.ipfs)
+            stack.callback(content.close)
+            contract = self._contract(chain, opener, accounts, study)
+        reporter.stage("agreeing on the feature map")
+        with store.phase("feature map"):
+            secure_sum = open_secure_sum(contract, accounts, [k.exchange for k in keys.nodes])
+            feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, secure_sum)
+            peers = [self._peer(i, study, content) for i in range(config.nodes)]
+            federation = Federation(config, peers, accounts, contract, content, secure_sum, store, reporter)
+            map_cid = federation.use_map(feature_map)
+
+        reporter.begin(config.rounds * config.nodes * config.model.epochs * config.model.steps_per_epoch)
+        rounds: list[RoundResult] = [federation.round(number) for number in range(1, config.rounds + 1)]
+
+        reporter.stage("measuring")
+        with store.phase("measuring"):
+            final = federation.final(Judge.of(study, feature_map))
+        result = build_result(
+            run=store.run,
+            config=config,
+            study=study,
+            target=self.target,
+            circuit=self.circuit,
+            feature_map_cid=map_cid,
+            rounds=rounds,
+            final=final,
+            contract=contract,
+            chain=chain,
+            store_kind=content.kind,
+            versions=dict(self.made_with),
+            resumed_with=[v for v in self._attempts() if v != dict(self.made_with)],
+            seconds=store.total(),
+            phases=store.phases(),
+        )
+        _keep_models(store.path, result, content)
+        try:
+            draw_convergence(result, store.path / "convergence.png")
+        except (ValueError, RuntimeError) as error:
+            # The figures are whole; a picture that cannot be drawn must not take them along.
+            reporter.notice("Picture", f"convergence.png could not be drawn: {error}")
+        # Last, and in one step: a run with a result.json is finished.
+        write_durably(store.path / "result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+        return result
+
+    def _load(self) -> Study:
+        config = self.config
+        study = find(config.experiment).load(
+            config.data,
+            nodes=config.nodes,
+            seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
+            folder=self.places.data,
+            notify=lambda text: self.reporter.notice("Data", text),
+        )
+        known, now = self.store.get("dataset"), {"source": study.dataset.source, "sha256": study.dataset.sha256}
+        if known is not None and known != now:
+            raise QrunError(
+                f"the run began on {known['source']} data; what is found now is {now['source']} and differs.",
+                "Give the folder of the same files with --data.",
+            )
+        self.store.put("dataset", now)
+        if study.dataset.source != "official":
+            self.reporter.notice(
+                "Stand-in data",
+                "Records are drawn from a statistical model of NSL-KDD, not from NSL-KDD itself. Figures stand in for "
+                "the real ones, and every result says so; for the real ones name the files' folder with --data DIR.",
+            )
+        return study
+
+    def _attempts(self) -> list[dict[str, str | None]]:
+        """Versions of every attempt at this run."""
+        return list(self.store.get("attempts") or [])
+
+    def _contract(
+        self, chain: Chain, opener: LocalAccount, accounts: list[LocalAccount], study: Study
+    ) -> FederatedRounds:
+        """The run's contract: deployed and paid for once, found again on the same chain, refused on another."""
+        config, store = self.config, self.store
+        everyone = [opener.address, *(a.address for a in accounts)]
+        key = os.environ.get("QRUN_CHAIN_KEY")
+        known = store.get("contract")
+        if known is None:
+            # From here on money may have been sent to the run's keys: its folder is never forgotten.
+            store.put("begun", True)
+            chain.fund(everyone, key, gas_each=gas_budget(config.nodes, config.rounds))
+            nodes = tuple(a.address for a in accounts)
+            task = TaskSpec(config.experiment, config.digest, study.dataset.source, config.rounds, nodes)
+            contract = FederatedRounds.deploy(chain, opener, task)
+            store.put("contract", {"chain_id": chain.chain_id, "address": contract.address})
+            return contract
+        if chain.chain_id != known["chain_id"] or not chain.code(known["address"]):
+            raise QrunError(
+                f"the run began on chain {known['chain_id']} with contract {known['address']}, which is not on the "
+                f"chain given now (id {chain.chain_id}).",
+                "Give the chain that it began on; on another one, start it anew.",
+            )
+        contract = FederatedRounds.attach(chain, known["address"])
+        left = config.rounds - contract.settled_rounds()
+        if left:
+            chain.fund(everyone[1:], key, gas_each=gas_budget(config.nodes, left))
+        return contract
+
+    def _peer(self, index: int, study: Study, content: ContentStore) -> Peer:
+        return Peer(
+            index=index,
+            seed=self.config.seed,
+            config=self.config.digest.hex(),
+            share=study.shares[index],
+            model=model_for(self.config, self.target, self.circuit),
+            store=content,
+        )
+
+
+def _keep_models(path: Path, result: Mapping[str, Any], content: ContentStore) -> None:
+    """Copy the models out of the store under names that people can read."""
+    folder = path / "models"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    named = {"feature-map.json": result["feature_map"]["cid"], "final.json": result["final"]["cid"]}
+    for round_ in result["rounds"]:
+        for entry in round_["nodes"]:
+            named[f"round-{round_['number']:03d}-node-{entry['id']:02d}.json"] = entry["cid"]
+    for name, cid in named.items():
+        write_durably(folder / name, content.get(cid, max_bytes=MAX_BYTES))
