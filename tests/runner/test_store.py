@@ -28,10 +28,6 @@ def index(tmp_path: Path) -> RunIndex:
 def test_names_in_use_get_a_number(index: RunIndex) -> None:
     names = [index.create("nsl-kdd-00", None, MANIFEST).run for _ in range(3)]
     assert names == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
-        "nsl-kdd-00",
-        "nsl-kdd-00.2",
-        "nsl-kdd-00.3",
-    ]
     assert [r.run for r in index.list()] == ["nsl-kdd-00", "nsl-kdd-00.2", "nsl-kdd-00.3"]
 
 
