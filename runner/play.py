@@ -156,12 +156,18 @@ class Play:
 
     def _load(self) -> Study:
         config = self.config
+        told: list[str] = []
+
+        def notify(text: str) -> None:
+            told.append(text)
+            self.reporter.stage(text)
+
         study = find(config.experiment).load(
             config.data,
             nodes=config.nodes,
             seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
             folder=self.places.data,
-            notify=lambda text: self.reporter.notice("Data", text),
+            notify=notify,
         )
         known, now = self.store.get("dataset"), {"source": study.dataset.source, "sha256": study.dataset.sha256}
         if known is not None and known != now:
@@ -173,8 +179,9 @@ class Play:
         if study.dataset.source != "official":
             self.reporter.notice(
                 "Stand-in data",
-                "Records are drawn from a statistical model of NSL-KDD, not from NSL-KDD itself. Figures stand in for "
-                "the real ones, and every result says so; for the real ones name the files' folder with --data DIR.",
+                f"{' '.join(told)} Records are drawn from a statistical model of NSL-KDD, not from NSL-KDD itself. "
+                "Figures stand in for the real ones, and every result says so; for the real ones name the files' "
+                "folder with --data DIR.",
             )
         return study
 
