@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -46,8 +47,23 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 
-def compile_for(config: RunConfig, reporter: Reporter) -> tuple[Target, CompiledCircuit]:
-    """The target and the generator on it, tried once; before anything is written, so that a mistake costs nothing."""
+@dataclass(frozen=True)
+class Prepared:
+    """The target, the generator compiled for it, and the seconds that took."""
+
+    target: Target
+    circuit: CompiledCircuit
+    seconds: float
+
+
+def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+    """The target and the generator on it, tried once; before anything is written, so that a mistake costs nothing.
+
+    Raises:
+        UsageError: unknown names, more qubits than the device has.
+        QrunError: the device has no usable layout, or the engine cannot run the circuit here.
+    """
+    begin = time.perf_counter()
     experiment = find(config.experiment)
     target = get_target(config.backend)
     available = target.num_qubits
@@ -62,7 +78,7 @@ def compile_for(config: RunConfig, reporter: Reporter) -> tuple[Target, Compiled
     model = model_for(config, target, circuit)
     with model.executor:
         model.generate(model.initial(generator(config.seed, "initial")), 2, 0)
-    return target, circuit
+    return Prepared(target, circuit, time.perf_counter() - begin)
 
 
 def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit) -> QGAN:
@@ -81,8 +97,7 @@ class Play:
     store: RunStore
     made_with: Mapping[str, str | None]
     reporter: Reporter
-    target: Target
-    circuit: CompiledCircuit
+    prepared: Prepared
 
     def play(self) -> dict[str, Any]:
         """Everything from the data to the result. What chain and store have already is not done again."""
@@ -131,8 +146,8 @@ class Play:
             run=store.run,
             config=config,
             study=study,
-            target=self.target,
-            circuit=self.circuit,
+            target=self.prepared.target,
+            circuit=self.prepared.circuit,
             feature_map_cid=map_cid,
             rounds=rounds,
             final=final,
@@ -224,7 +239,7 @@ class Play:
             seed=self.config.seed,
             config=self.config.digest.hex(),
             share=study.shares[index],
-            model=model_for(self.config, self.target, self.circuit),
+            model=model_for(self.config, self.prepared.target, self.prepared.circuit),
             store=content,
         )
 

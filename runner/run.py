@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.target import Target
 from circuits.errors import QrunError
-from circuits.types import CompiledCircuit
 from runner.config import RunConfig
 from runner.options import config_from
 from runner.places import Places
-from runner.play import Play, compile_for
+from runner.play import Play, Prepared, prepare
 from runner.progress import Reporter, Silent
 from runner.run_folder import read_manifest, read_result
 from runner.store import RunIndex, RunInfo, RunStore, locked, on_disk, write_durably
@@ -89,8 +86,7 @@ def resume(
 def start(config: RunConfig, places: Places, *, out: Path | None = None, reporter: Reporter | None = None) -> Outcome:
     """Enter a new run in a folder of its own, and play it to the end."""
     reporter = reporter or Silent()
-    begin = time.perf_counter()
-    target, circuit = compile_for(config, reporter)
+    prepared = prepare(config, reporter)
     manifest = {
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest.hex(),
@@ -98,12 +94,11 @@ def start(config: RunConfig, places: Places, *, out: Path | None = None, reporte
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    compiled = time.perf_counter() - begin
     index = RunIndex()
     try:
         info = index.create(f"{config.experiment}-{config.digest.hex()[:8]}", out, manifest)
         try:
-            return _play(info, index.manifest(info.run), config, places, reporter, target, circuit, compiled)
+            return _play(info, index.manifest(info.run), config, places, prepared=prepared, reporter=reporter)
         except Exception:
             _forget_if_empty(index, info)
             raise
@@ -111,15 +106,14 @@ def start(config: RunConfig, places: Places, *, out: Path | None = None, reporte
         index.close()
 
 
-def _play(  # noqa: PLR0917
+def _play(
     info: RunInfo,
     manifest: Mapping[str, Any],
     config: RunConfig,
     places: Places,
+    *,
+    prepared: Prepared,
     reporter: Reporter,
-    target: Target,
-    circuit: CompiledCircuit,
-    compiled: float,
 ) -> Outcome:
     with on_disk(info.path), locked(info.path):
         if (info.path / "result.json").exists():
@@ -127,10 +121,10 @@ def _play(  # noqa: PLR0917
             return Outcome(info.run, info.path, read_result(info.path))
         if not (info.path / "config.json").exists():
             write_durably(info.path / "config.json", json.dumps(manifest, indent=2).encode())
-        store = RunStore(info.run, info.path)
+        store = RunStore(info.run, info.path, spent=prepared.seconds)
         try:
-            store.add_seconds("compiling", compiled)
-            result = Play(config, places, store, manifest["versions"], reporter, target, circuit).play()
+            store.add_seconds("compiling", prepared.seconds)
+            result = Play(config, places, store, manifest["versions"], reporter, prepared).play()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted. Go on with: qrun runs resume {info.run}") from None
         finally:
@@ -171,8 +165,7 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
         reporter.notice("Finished", f"Run {info.run} was finished already; this is its result.")
         return Outcome(info.run, info.path, read_result(info.path))
     # The index has the manifest too: a run that was killed before it had written its folder goes on from there.
-    write_first = not (info.path / "config.json").exists()
-    if write_first:
+    if not (info.path / "config.json").exists():
         write_durably(info.path / "config.json", json.dumps(manifest, indent=2).encode())
     config, manifest = read_manifest(info.path)
     if config.digest.hex() != manifest["config_digest"]:
@@ -187,7 +180,5 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
             "Versions",
             f"The run was begun with other versions of {', '.join(changed)}; its CIDs may differ from then on.",
         )
-    begin = time.perf_counter()
-    target, circuit = compile_for(config, reporter)
     where = Places.recall(manifest["places"], places or Places())
-    return _play(info, manifest, config, where, reporter, target, circuit, time.perf_counter() - begin)
+    return _play(info, manifest, config, where, prepared=prepare(config, reporter), reporter=reporter)

@@ -107,12 +107,18 @@ class RunInfo:
 
 
 class RunStore:
-    """One run's folder and its state. Every `put` is on disk when it returns."""
+    """One run's folder and its state. Every `put` is on disk when it returns.
 
-    def __init__(self, run: str, path: Path) -> None:
+    Args:
+        run: Its name.
+        path: Its folder.
+        spent: Seconds of this attempt before the store was opened.
+    """
+
+    def __init__(self, run: str, path: Path, *, spent: float = 0.0) -> None:
         self.run = run
         self.path = path
-        self._begun = time.perf_counter()
+        self._begun = time.perf_counter() - spent
         self._before = 0.0
         self._db = sqlite3.connect(path / "state.sqlite", isolation_level=None, timeout=5)
         self._db.execute("pragma journal_mode=wal")
