@@ -159,7 +159,7 @@ class IpfsStore:
         """Ask the daemon, again after a pause where it does not answer; its errors in words."""
         from ipfshttpclient import exceptions
 
-        hint = "Start it (`ipfs daemon`) or mend the address given with --ipfs; then resume the run."
+        hint = "Start it (`ipfs daemon`) or mend the address given with --ipfs, and try again."
         pause = FIRST_PAUSE
         for attempt in range(1, TRIES + 1):
             try:

@@ -108,7 +108,7 @@ def _translate(error: Exception, where: str, abi: Sequence[Mapping[str, Any]]) -
         if "insufficient funds" in text.lower():
             return LedgerError(
                 f"an account has too little money for its transaction ({text[:200]}).",
-                "Give a funded key in QRUN_CHAIN_KEY, then resume the run.",
+                "Give a funded key in QRUN_CHAIN_KEY.",
             )
         return LedgerError(f"the node {shown} refused: {text[:300]}.")
     return LedgerError(f"the chain {shown} failed: {type(error).__name__}: {text.replace(where, shown)[:300]}.")
@@ -133,6 +133,6 @@ def _unreachable(error: Exception, shown: str) -> LedgerUnreachable | None:
     if isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
         return LedgerUnreachable(
             f"the node {shown} does not answer ({type(error).__name__}).",
-            "Start it or mend the URL given with --chain; then resume the run.",
+            "Start it or mend the URL given with --chain, and try again.",
         )
     return None

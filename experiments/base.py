@@ -117,4 +117,10 @@ def find(name: str) -> Experiment:
             f"experiment {name!r} ({entries[name].value}) cannot be loaded: {type(error).__name__}: {error}.",
             "Reinstall the package that offers it.",
         ) from error
+    missing = [m for m in ("name", "summary", "defaults", "ansatz", "load") if not hasattr(experiment, m)]
+    if missing:
+        raise QrunError(
+            f"experiment {name!r} ({entries[name].value}) lacks {', '.join(missing)}.",
+            "See experiments.base.Experiment for what it has to have.",
+        )
     return experiment

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from experiments.datasets.split import parse_partition
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,6 +27,12 @@ class DataSettings(Settings):
     full: bool = Field(False, description="Train on KDDTrain+ (125,973 records) instead of KDDTrain+_20Percent.")
     partition: str = Field("iid", description="How benign records are dealt to the nodes: iid or dirichlet:ALPHA.")
     test: bool = Field(True, description="Score the test file once, after the last round.")
+
+    @field_validator("partition")
+    @classmethod
+    def _known_partition(cls, value: str) -> str:
+        parse_partition(value)
+        return value
 
 
 class ModelSettings(Settings):
@@ -50,8 +58,8 @@ class ModelSettings(Settings):
         (64, 32), max_length=4, description="Widths of the discriminator's hidden layers."
     )
     discriminator_steps: int = Field(3, ge=1, le=100, description="Discriminator steps a generator step.")
-    generator_rate: Positive = Field(0.02, description="Adam's step size for the angles.")
-    discriminator_rate: Positive = Field(0.004, description="Adam's step size for the discriminator.")
+    generator_rate: Positive = Field(0.02, le=100, description="Adam's step size for the angles.")
+    discriminator_rate: Positive = Field(0.004, le=100, description="Adam's step size for the discriminator.")
     spsa_step: Positive = Field(0.15, description="Size of SPSA's perturbation, radians.")
     negatives_noise: NonNegative = Field(1.0, description="Loss weight of uniform noise as a negative.")
     negatives_perturbed: NonNegative = Field(1.0, description="Loss weight of perturbed generator samples.")

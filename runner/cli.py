@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,7 +47,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             sys.stdout.flush()
             return value
         except (QrunError, LedgerError) as error:
-            _fail(str(error), error.exit_code)
+            _fail(" ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
         except KeyboardInterrupt as interrupt:
             _fail(str(interrupt) or "interrupted.", 130)
         except OSError as error:
@@ -62,7 +63,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
                 raise
             _fail(
                 f"internal error, a bug in qrun: {type(error).__name__}. "
-                "Set QRUN_DEBUG=1 for the traceback, and please report it.",
+                "Set QRUN_DEBUG=1 for the traceback, and please report it. "
+                + " ".join(getattr(error, "__notes__", ())),
                 1,
             )
 
@@ -184,15 +186,17 @@ def experiment(
         "reps": reps,
         "entanglement": entanglement,
     }
+    from runner.places import Places
+
+    places = Places(data, chain, ipfs)
     checked = config_from(name, values, config)
 
     # After the check: a mistake is told at once, torch and qiskit load for what can be run.
-    from runner.places import Places
     from runner.run import start
     from runner.view import Terminal, show_result
 
     with Terminal(tables=not as_json) as terminal:
-        outcome = start(checked, Places(data, chain, ipfs), out=out, reporter=terminal)
+        outcome = start(checked, places, out=out, reporter=terminal)
     if as_json:
         _print_json(outcome.result)
     else:
@@ -200,9 +204,16 @@ def experiment(
 
 
 def _list_experiments(as_json: bool) -> None:
+    from circuits.errors import QrunError
     from experiments.base import find, names
 
-    found = [{"name": n, "summary": find(n).summary} for n in names()]
+    found = []
+    for known in names():
+        try:
+            found.append({"name": known, "summary": find(known).summary})
+        except QrunError as error:
+            # One broken package must not hide the others' experiments.
+            found.append({"name": known, "summary": f"cannot be loaded: {error.message}"})
     if as_json:
         _print_json(found)
     else:
@@ -317,7 +328,7 @@ def runs_rm(
     from runner.history import remove_run
     from runner.store import RunIndex
 
-    info = RunIndex().find(run)
+    info = RunIndex().find(run, exact=True)
     if not yes and not typer.confirm(f"Delete run {info.run} in {info.path}?", err=True):
         raise typer.Exit(1)
     remove_run(info.run)
@@ -345,6 +356,11 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _terminate(*_: object) -> NoReturn:
+    """A polite kill ends a run as Ctrl-C does: with the line that says how to go on."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the command `qrun`."""
     if sys.stdout is None:  # Closed by whoever started us.
@@ -355,6 +371,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that has no µ or … gets a question mark, not an error.
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _terminate)
     app(prog_name="qrun")
 
 

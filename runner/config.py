@@ -24,9 +24,11 @@ def canonical(values: Mapping[str, Any]) -> bytes:
 
 
 class RunConfig(Settings):
-    """A run, whole: the same config gives the same CIDs and metrics (same torch wheel, instruction set, device).
+    """A run, whole: the same config on the same data gives the same CIDs and metrics.
 
-    `digest` names it: every figure in a result traces to these values.
+    That holds for the same torch wheel, instruction set and device.
+
+    `digest` names it: every figure in a result traces to these values, and to the data's hashes in the result.
     """
 
     experiment: str

@@ -168,6 +168,7 @@ class Federation:
                 for j, s in sorted(submissions.items())
             ),
             known,
+            self.contract.task.data_source,
         )
         self.reporter.round_done(result)
         return result

@@ -25,7 +25,8 @@ def _line(info: RunInfo) -> dict[str, Any]:
         config, _ = read_manifest(info.path)
         out |= {"experiment": config.experiment, "backend": config.backend, "engine": config.engine}
         if info.state == "finished":
-            out["metrics"] = read_result(info.path)["metrics"]
+            result = read_result(info.path)
+            out |= {"source": result["dataset"]["source"], "metrics": result["metrics"]}
     except QrunError:
         pass
     return out
@@ -67,7 +68,7 @@ def remove_run(name: str) -> None:
     """
     index = RunIndex()
     try:
-        index.remove(index.find(name))
+        index.remove(index.find(name, exact=True))
     finally:
         index.close()
 

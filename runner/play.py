@@ -177,13 +177,22 @@ class Play:
             told.append(text)
             self.reporter.stage(text)
 
-        study = find(config.experiment).load(
-            config.data,
-            nodes=config.nodes,
-            seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
-            folder=self.places.data,
-            notify=notify,
-        )
+        experiment = find(config.experiment)
+        try:
+            study = experiment.load(
+                config.data,
+                nodes=config.nodes,
+                seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
+                folder=self.places.data,
+                notify=notify,
+            )
+        except (QrunError, OSError):
+            raise
+        except Exception as error:
+            # Experiments come from other packages too: what they say is shown, whatever they raise.
+            raise QrunError(
+                f"experiment {config.experiment!r} could not load its data: {type(error).__name__}: {error}."
+            ) from error
         known, now = self.store.get("dataset"), {"source": study.dataset.source, "sha256": study.dataset.sha256}
         if known is not None and known != now:
             raise QrunError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,11 +23,13 @@ class NodeRound:
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A settled round: its nodes, and the quality of the reputation-weighted aggregate on all validation records."""
+    """A settled round: its nodes, the quality of the reputation-weighted aggregate on all validation records, and where
+    those records are from ("official", "stand-in")."""
 
     number: int
     nodes: tuple[NodeRound, ...]
     aggregate: dict[str, float]
+    source: str
 
 
 class Reporter(Protocol):
@@ -57,11 +60,12 @@ class Reporter(Protocol):
         ...
 
 
-class Silent:
-    """Says nothing."""
+class Warn:
+    """Says nothing of the progress; what the user must know becomes a Python warning."""
 
     def notice(self, title: str, text: str) -> None:
-        """Ignore."""
+        """Warn."""
+        warnings.warn(f"{title}: {text}", stacklevel=2)
 
     def stage(self, text: str) -> None:
         """Ignore."""

@@ -16,7 +16,7 @@ from runner.config import RunConfig
 from runner.options import config_from
 from runner.places import Places
 from runner.play import Play, Prepared, prepare
-from runner.progress import Reporter, Silent
+from runner.progress import Reporter, Warn
 from runner.run_folder import read_manifest, read_result
 from runner.store import RunIndex, RunInfo, RunStore, locked, on_disk, write_durably
 from runner.versions import versions
@@ -54,7 +54,7 @@ def run(
         chain: JSON-RPC URL; None for a chain in the run's folder.
         ipfs: Address of an IPFS daemon; None for a store in the run's folder.
         config: TOML file of values.
-        reporter: Told of the progress.
+        reporter: Told of the progress; without one, what has to be known (stand-in data ...) is a warning.
         **options: Values of RunConfig and its tables, e.g. backend="fake_kyiv", rounds=3, qubits=4; they win.
 
     Raises:
@@ -85,7 +85,7 @@ def resume(
 
 def start(config: RunConfig, places: Places, *, out: Path | None = None, reporter: Reporter | None = None) -> Outcome:
     """Enter a new run in a folder of its own, and play it to the end."""
-    reporter = reporter or Silent()
+    reporter = reporter or Warn()
     prepared = prepare(config, reporter)
     manifest = {
         "config": config.model_dump(mode="json"),
@@ -99,8 +99,9 @@ def start(config: RunConfig, places: Places, *, out: Path | None = None, reporte
         info = index.create(f"{config.experiment}-{config.digest.hex()[:8]}", out, manifest)
         try:
             return _play(info, index.manifest(info.run), config, places, prepared=prepared, reporter=reporter)
-        except Exception:
-            _forget_if_empty(index, info)
+        except Exception as error:
+            if not _forget_if_empty(index, info):
+                error.add_note(f"Go on with: qrun runs resume {info.run}")
             raise
     finally:
         index.close()
@@ -132,8 +133,8 @@ def _play(
     return Outcome(info.run, info.path, result)
 
 
-def _forget_if_empty(index: RunIndex, info: RunInfo) -> None:
-    """A run that failed before anything was paid for or acknowledged leaves nothing behind."""
+def _forget_if_empty(index: RunIndex, info: RunInfo) -> bool:
+    """A run that failed before anything was paid for or acknowledged leaves nothing behind; whether it was so."""
     with suppress(QrunError, sqlite3.Error, OSError):
         if (info.path / "state.sqlite").exists():
             store = RunStore(info.run, info.path)
@@ -142,8 +143,10 @@ def _forget_if_empty(index: RunIndex, info: RunInfo) -> None:
             finally:
                 store.close()
             if begun:
-                return
+                return False
         index.remove(info)
+        return True
+    return False
 
 
 def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None = None) -> Outcome:
@@ -152,7 +155,7 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
     Raises:
         QrunError: another process works on it, its folder is damaged, or its chain is not the one it began on.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or Warn()
     index = RunIndex()
     try:
         info = index.find(name)

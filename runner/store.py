@@ -63,7 +63,7 @@ def disk_errors(error: OSError | sqlite3.Error, where: Path, mend: str = OTHER_P
     if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "is full" in text:
         return QrunError(
             f"the disk that holds {where} is full.",
-            f"Free some space and continue with `qrun runs resume`. {mend}",
+            f"Free some space. {mend}",
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return QrunError(f"cannot write to {where}: {error.strerror}.", mend)
@@ -201,10 +201,9 @@ class RunIndex:
             path = (out.expanduser() if out is not None else self.root / "runs" / run).absolute()
             used = self._db.execute("select run from runs where path = ?", (str(path),)).fetchone()
             if out is not None and (used or (path.exists() and (not path.is_dir() or any(path.iterdir())))):
-                run = used[0] if used else "RUN"
+                resume = f" To go on with the run there: `qrun runs resume {used[0]}`." if used else ""
                 raise UsageError(
-                    f"--out {out}: exists and is not an empty folder.",
-                    f"Name a new folder; to go on with a run that stopped: `qrun runs resume {run}`.",
+                    f"--out {out}: exists and is not an empty folder.", f"Name a new or an empty folder.{resume}"
                 )
             path.mkdir(parents=True, exist_ok=True)
             created = time.time()
@@ -226,15 +225,15 @@ class RunIndex:
         value: dict[str, Any] = json.loads(row[0])
         return value
 
-    def find(self, run: str) -> RunInfo:
-        """The run of that name (or unambiguous beginning of it).
+    def find(self, run: str, *, exact: bool = False) -> RunInfo:
+        """The run of that name, or unless `exact` of an unambiguous beginning of it.
 
         Raises:
             UsageError: none, or several.
         """
         rows = self.list()
-        exact = [r for r in rows if r.run == run]
-        near = exact or [r for r in rows if r.run.startswith(run)]
+        same = [r for r in rows if r.run == run]
+        near = same or [r for r in rows if run and not exact and r.run.startswith(run)]
         if len(near) == 1:
             return near[0]
         if near:

@@ -32,7 +32,10 @@ def emit(*things: RenderableType) -> None:
     with console.capture() as captured:
         for thing in things:
             console.print(thing)
-    sys.stdout.write(captured.get())
+    text = captured.get()
+    if not sys.stdout.isatty():
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -137,7 +140,8 @@ def _table(title: str, columns: Sequence[str], numeric: Iterable[int] = ()) -> T
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     right = set(numeric)
     for k, column in enumerate(columns):
-        table.add_column(column, justify="right" if k in right else "left", no_wrap=k == 0)
+        # Folded, not cut: addresses, digests and paths are there to be copied.
+        table.add_column(column, justify="right" if k in right else "left", no_wrap=k == 0, overflow="fold")
     return table
 
 
@@ -155,9 +159,11 @@ def _grades(grades: Mapping[Any, int]) -> str:
 
 def round_table(result: RoundResult) -> Table:
     """Validation figures of the nodes and the aggregate, grades given, reputation, CID and transaction."""
+    wide = _stdout().width >= 100
+    mark = "" if result.source == "official" else f", {result.source} data"
     table = _table(
-        f"Round {result.number} (validation)",
-        ["node", "accuracy", "F1", "AUROC", "grades given", "reputation", "CID", "transaction"],
+        f"Round {result.number} (validation{mark})",
+        ["node", "accuracy", "F1", "AUROC", "grades given", "rep.", "CID", *(["transaction"] if wide else [])],
         numeric=range(1, 4),
     )
     for n in result.nodes:
@@ -167,10 +173,10 @@ def round_table(result: RoundResult) -> Table:
             _grades(n.grades),
             f"{n.reputation:.1f}",
             _short(n.cid),
-            _short(n.tx),
+            *([_short(n.tx)] if wide else []),
         )
     a = result.aggregate
-    table.add_row("aggregate", *(f"{a[m]:.4f}" for m in ("accuracy", "f1", "auroc")), "", "", "", "", style="bold")
+    table.add_row("aggregate", *(f"{a[m]:.4f}" for m in ("accuracy", "f1", "auroc")), style="bold")
     return table
 
 
@@ -181,8 +187,13 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
         ["scored on", *METRICS],
         numeric=range(1, 6),
     )
-    test_file = "KDDTest+" if result["dataset"]["source"] == "official" else "stand-in"
-    names = {"holdout": "hold-out", "test": test_file, "test_without_seen": f"{test_file}, unseen"}
+    official = result["dataset"]["source"] == "official"
+    test_file = "KDDTest+" if official else "stand-in test"
+    names = {
+        "holdout": "hold-out" if official else "stand-in hold-out",
+        "test": test_file,
+        "test_without_seen": f"{test_file}, unseen",
+    }
     for part, name in names.items():
         metrics = result["metrics"].get(part)
         if metrics is not None:
@@ -211,6 +222,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
             f"{chain['gas_used']:,} gas",
         ),
         ("model", result["final"]["cid"]),
+        ("config", result["config_digest"]),
         ("folder", str(path)),
         (
             "seconds",
@@ -238,9 +250,11 @@ def _figure(value: float | None, scale: float = 1.0, digits: int = 3) -> str:
 
 def show_targets(targets: Iterable[Any]) -> None:
     """One line a backend."""
+    wide = _stdout().width >= 100
+    times = ["T1 µs", "T2 µs"] if wide else []
     table = _table(
-        "Backends",
-        ["name", "qubits", "two-qubit gate", "calibrated", "error 1q", "error 2q", "readout", "T1 µs", "T2 µs"],
+        "Backends (medians)",
+        ["name", "qubits", "gate", "calibrated", "err. 1q", "err. 2q", "readout", *times],
         numeric=(1, 4, 5, 6, 7, 8),
     )
     for t in targets:
@@ -249,11 +263,8 @@ def show_targets(targets: Iterable[Any]) -> None:
             "any" if t.qubits is None else str(t.qubits),
             t.two_qubit_gate or "any",
             (t.calibration_date or "-")[:10],
-            _figure(t.median_error_1q),
-            _figure(t.median_error_2q),
-            _figure(t.median_error_readout),
-            _figure(t.median_t1, 1e6),
-            _figure(t.median_t2, 1e6),
+            *("-" if v is None else f"{v:.1e}" for v in (t.median_error_1q, t.median_error_2q, t.median_error_readout)),
+            *((_figure(t.median_t1, 1e6), _figure(t.median_t2, 1e6)) if wide else ()),
         )
     emit(table)
 
@@ -283,19 +294,20 @@ def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         Console(stderr=True).print("no runs yet; start with: qrun experiment nsl-kdd --backend fake_kyiv")
         return
     rows = []
+    wide = _stdout().width >= 120
     for r in runs:
-        test = (r.get("metrics") or {}).get("test") or (r.get("metrics") or {}).get("holdout")
-        rows.append(
-            [
-                r["run"],
-                r["state"],
-                r["created"][:16].replace("T", " "),
-                f"{r.get('backend', '-')} ({r.get('engine', '-')})",
-                f"{test['auroc']:.4f}" if test else "-",
-                r["path"],
-            ]
-        )
-    show_table("Runs", ["run", "state", "created", "backend", "AUROC", "folder"], rows)
+        metrics = r.get("metrics") or {}
+        row = [
+            r["run"],
+            r["state"],
+            r["created"][:10],
+            f"{r.get('backend', '-')} ({r.get('engine', '-')})",
+            r.get("source", "-"),
+            *(f"{metrics[part]['auroc']:.4f}" if metrics.get(part) else "-" for part in ("holdout", "test")),
+        ]
+        rows.append([*row, r["path"]] if wide else row)
+    heads = ["run", "state", "created", "backend", "data", "AUROC hold-out", "AUROC test"]
+    show_table("Runs", [*heads, "folder"] if wide else heads, rows)
 
 
 def show_run(run: Mapping[str, Any]) -> None:
@@ -305,8 +317,9 @@ def show_run(run: Mapping[str, Any]) -> None:
         facts.append([key, str(value)])
     show_table("Run", ["what", "value"], facts)
     if run["result"] is not None:
+        source = run["result"]["dataset"]["source"]
         for r in run["result"]["rounds"]:
-            emit(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"])))
+            emit(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"], source)))
         show_result(run["result"], Path(run["path"]))
     elif run["state"] == "interrupted":
         emit(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")

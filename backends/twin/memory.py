@@ -25,7 +25,7 @@ def check_memory(blocks: int, observables: int, width: int, itemsize: int) -> No
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > _SHARE * available:
         raise QrunError(
-            f"a step of {observables} observables over {width} device qubits would take {needed / 2**30:.1f} GiB, "
+            f"a step of {observables} observables over {width} qubits would take {needed / 2**30:.1f} GiB, "
             f"and this machine has {available / 2**30:.1f} GiB.",
-            "Take fewer qubits or an entanglement without long-range gates (reverse_linear), or use --engine aer.",
+            "Take fewer qubits (the twin's memory grows 16-fold with two more), or --engine aer.",
         )

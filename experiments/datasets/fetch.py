@@ -62,6 +62,12 @@ def load(
     files = wanted(full) if test else wanted(full)[:1]
     if data is not None:
         _require(data, files)
+    elif named := os.environ.get(ENVIRONMENT):
+        if not Path(named).expanduser().is_dir():
+            raise UsageError(f"{ENVIRONMENT}={shown(named, 200, quote=False)} is no folder.", "Mend it or unset it.")
+        lacking = [file.name for file in files if not any((f / file.name).exists() for f in _folders(None))]
+        if lacking:
+            notify(f"{ENVIRONMENT}={shown(named, 200, quote=False)} does not hold {' and '.join(lacking)}.")
     try:
         paths = _paths(files, data, offline, notify)
     except DownloadFailed as error:

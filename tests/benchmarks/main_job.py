@@ -31,6 +31,8 @@ def timed(arguments: list[str], env: dict[str, str]) -> tuple[float, float, str]
 
 def main() -> None:
     """Print the table."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "QRUN_HOME": home}
         command = [sys.executable, "-m", "runner.cli"]

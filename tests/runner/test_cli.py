@@ -150,6 +150,45 @@ def test_unknown_runs(qrun: Qrun) -> None:
         one_line(qrun("runs", *command, "nothing"), 2, "no run 'nothing'", "qrun runs list")
 
 
+def test_a_data_folder_that_is_none_is_said(qrun: Qrun) -> None:
+    one_line(qrun("experiment", "nsl-kdd", *SMALL, QRUN_DATA="/nowhere/at/all"), 2, "QRUN_DATA=/nowhere/at/all")
+
+
+def test_a_partition_is_checked_before_anything_is_loaded(qrun: Qrun) -> None:
+    begin = time.monotonic()
+    one_line(qrun("experiment", "nsl-kdd", "--partition", "dirichlet:nan"), 2, "dirichlet:nan")
+    # Importing torch alone takes longer on a busy machine.
+    assert time.monotonic() - begin < 20
+
+
+def test_experiments_of_others(qrun: Qrun, tmp_path: Path) -> None:
+    """One that works, one whose data is broken, one that cannot be loaded: each is told apart by name."""
+    (tmp_path / "other.py").write_text(
+        "from experiments.nsl_kdd import NslKdd\n"
+        "class Mine(NslKdd):\n"
+        "    name, summary = 'mine', 'another experiment'\n"
+        "    def defaults(self): return {'backend': 'ideal', 'rounds': 1, 'model': {'qubits': 2, 'reps': 1}}\n"
+        "class Broken(Mine):\n"
+        "    def load(self, *args, **kwargs): raise ValueError('column 3 is odd')\n"
+    )
+    info = tmp_path / "other-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[qrun.experiments]\nmine = other:Mine\nbroken = other:Broken\nlost = nowhere:Nothing\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path)}
+    listed = {e["name"]: e["summary"] for e in json.loads(qrun("experiment", "list", "--json", **env).stdout)}
+    assert listed["mine"] == "another experiment"
+    assert listed["nsl-kdd"]
+    assert "cannot be loaded" in listed["lost"]
+    one_line(qrun("experiment", "lost", **env), 1, "'lost' (nowhere:Nothing) cannot be loaded")
+    one_line(qrun("experiment", "broken", **env), 1, "'broken' could not load its data: ValueError: column 3 is odd")
+    done = qrun("experiment", "mine", "--no-test", "--nodes", "1", "--json", **env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["backend"] == "ideal"
+
+
 def test_unknown_options_and_commands_exit_with_2(qrun: Qrun) -> None:
     assert qrun("experiment", "nsl-kdd", "--roundz", "3").returncode == 2
     assert qrun("experimentt").returncode == 2

@@ -79,7 +79,8 @@ def test_killed_at_ten_random_instants(qrun: Qrun, home: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on(home: Path, qrun: Qrun, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(home: Path, qrun: Qrun, tmp_path: Path, stop: signal.Signals) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -102,7 +103,7 @@ def test_an_interrupted_run_says_how_to_go_on(home: Path, qrun: Qrun, tmp_path: 
     while not (tmp_path / "run" / "chain.sqlite").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said

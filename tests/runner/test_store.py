@@ -39,6 +39,10 @@ def test_a_run_is_found_by_its_beginning(index: RunIndex) -> None:
         index.find("nsl")
     with pytest.raises(UsageError, match="no run 'x'"):
         index.find("x")
+    with pytest.raises(UsageError, match="no run ''"):
+        index.find("")
+    with pytest.raises(UsageError, match="no run"):
+        index.find("nsl-kdd-1", exact=True)
 
 
 def test_an_exact_name_wins_over_longer_ones(index: RunIndex) -> None:
