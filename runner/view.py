@@ -145,7 +145,7 @@ def _table(title: str, columns: Sequence[str], numeric: Iterable[int] = ()) -> T
     return table
 
 
-def _short(text: str, keep: int = 10) -> str:
+def _short(text: str, keep: int = 8) -> str:
     return text if len(text) <= 2 * keep else f"{text[:keep]}…{text[-6:]}"
 
 
@@ -297,17 +297,11 @@ def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     wide = _stdout().width >= 120
     for r in runs:
         metrics = r.get("metrics") or {}
-        row = [
-            r["run"],
-            r["state"],
-            r["created"][:10],
-            f"{r.get('backend', '-')} ({r.get('engine', '-')})",
-            r.get("source", "-"),
-            *(f"{metrics[part]['auroc']:.4f}" if metrics.get(part) else "-" for part in ("holdout", "test")),
-        ]
-        rows.append([*row, r["path"]] if wide else row)
-    heads = ["run", "state", "created", "backend", "data", "AUROC hold-out", "AUROC test"]
-    show_table("Runs", [*heads, "folder"] if wide else heads, rows)
+        scores = [f"{metrics[part]['auroc']:.4f}" if metrics.get(part) else "-" for part in ("holdout", "test")]
+        row = [r["run"], r["state"], r.get("backend", "-"), r.get("source", "-"), *scores]
+        rows.append([*row, r.get("engine", "-"), r["created"][:10], r["path"]] if wide else row)
+    heads = ["run", "state", "backend", "data", "hold-out", "test"]
+    show_table("Runs (AUROC)", [*heads, "engine", "created", "folder"] if wide else heads, rows)
 
 
 def show_run(run: Mapping[str, Any]) -> None:
