@@ -204,8 +204,8 @@ class Play:
             self.reporter.notice(
                 "Stand-in data",
                 f"{told[-1] if told else ''} Records are drawn from a statistical model of NSL-KDD, not from NSL-KDD "
-                "itself. Figures stand in for the real ones, and every result says so; for the real ones name the folder "
-                "of the files with --data DIR.",
+                "itself. Figures stand in for the real ones, and every result says so; for the real ones name the "
+                "files' folder with --data DIR.",
             )
         return study
 
