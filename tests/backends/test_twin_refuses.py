@@ -140,5 +140,5 @@ def test_shots_and_other_dtypes() -> None:
 def test_more_memory_than_there_is() -> None:
     circuit = compiled("ideal", 16, 1, "linear")
     assert estimate(15, 16, 16, 8) > 2**42
-    with pytest.raises(QrunError, match=r"over 16 device qubits would take \d+\.\d GiB"):
+    with pytest.raises(QrunError, match=r"over 16 qubits would take \d+\.\d GiB"):
         TwinExecutor(IDEAL).run([Request(circuit, single_z(16), *draw(circuit, 1, 1))])
