@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backends.engines import DEFAULT_SHOTS
 from circuits.errors import UsageError
 from experiments.base import find
 from experiments.settings import DataSettings, ModelSettings, Settings
 from runner.config import RunConfig, build_config, merge, read_toml
-
-DEFAULT_SHOTS = 1024
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,10 +42,3 @@ def qrun(home: Path) -> Qrun:
         )
 
     return call
-
-
-@pytest.fixture(scope="session")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The folder of the official files where they are; None where runs have to take the stand-in."""
-    folder = os.environ.get("QRUN_DATA")
-    return Path(folder) if folder else None
