@@ -57,12 +57,18 @@ def test_killed_at_ten_random_instants(qrun: Qrun, home: Path, tmp_path: Path) -
     rng = random.Random(20260101)
     killed = 0
     for k in range(KILLS):
-        out = tmp_path / f"killed-{k}"
         # Imports take the first part of a run: killing there is dull, but it counts.
         instant = took * (k + rng.random()) / KILLS
-        if not kill_after(instant, home, "experiment", "nsl-kdd", *SMALL, "--out", str(out)):
-            continue
-        killed += 1
+        # How fast a run goes varies by a third on a shared machine: one that ended too early to be
+        # killed says nothing, so another is killed earlier, until one was.
+        for attempt in range(10):
+            out = tmp_path / f"killed-{k}-{attempt}"
+            if kill_after(instant, home, "experiment", "nsl-kdd", *SMALL, "--out", str(out)):
+                killed += 1
+                break
+            instant *= 0.8
+        else:
+            pytest.fail(f"no run lasted {instant:.2f} s")
         runs = {Path(r["path"]): r for r in json.loads(qrun("runs", "list", "--json").stdout)}
         if out not in runs:
             continue  # It was killed before there was a run.
@@ -75,7 +81,7 @@ def test_killed_at_ten_random_instants(qrun: Qrun, home: Path, tmp_path: Path) -
         result = json.loads(resumed.stdout)
         assert what_repeats(result) == what_repeats(undisturbed), f"killed after {instant:.2f} s"
         assert transactions(out, result) == transactions(tmp_path / "whole", undisturbed), "nothing was sent twice"
-    assert killed >= KILLS - 2
+    assert killed == KILLS
 
 
 @pytest.mark.slow
