@@ -40,6 +40,35 @@ def z_strings(observable: SparsePauliOp, num_qubits: int) -> tuple[ZString, ...]
     )
 
 
+PauliTerm = tuple[float, tuple[tuple[int, int], ...]]
+"""A coefficient and its factors (virtual qubit, 1 for X, 2 for Y, 3 for Z), ascending; none for the identity."""
+PauliSum = tuple[PauliTerm, ...]
+
+
+def pauli_sum(observable: SparsePauliOp, num_qubits: int) -> PauliSum:
+    """Split an observable into its Pauli terms; terms with a coefficient of zero are left out.
+
+    Raises:
+        QrunError: It is on another number of qubits, or has a coefficient that is no finite real number.
+    """
+    if observable.num_qubits != num_qubits:
+        raise QrunError(
+            f"an observable is on {observable.num_qubits} qubits, the circuit on {num_qubits}.",
+            "Observables speak of the circuit's virtual qubits, all of them.",
+        )
+    coefficients = np.asarray(observable.coeffs)
+    # A SparsePauliOp of parameters has coefficients of dtype object.
+    if coefficients.dtype == object or not np.all(np.isfinite(coefficients)) or coefficients.imag.any():
+        raise QrunError("an observable has a coefficient that is not a finite real number.")
+    x, z = observable.paulis.x, observable.paulis.z
+    kinds = np.where(x & z, 2, np.where(x, 1, np.where(z, 3, 0)))
+    return tuple(
+        (float(coefficient), tuple((int(qubit), int(row[qubit])) for qubit in np.flatnonzero(row)))
+        for coefficient, row in zip(coefficients.real, kinds, strict=True)
+        if coefficient != 0
+    )
+
+
 def single_z(num_qubits: int) -> tuple[SparsePauliOp, ...]:
     """Z on each qubit, in order: the observables of the plain generator."""
     return tuple(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
+from qiskit.circuit import Gate
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target as QiskitTarget
 
@@ -56,7 +58,8 @@ class Target:
 
     Attributes:
         name: As `qrun backends list` shows it.
-        kind: "ideal" has no errors, any gate and any coupling; "fake" is a device with a packaged calibration.
+        kind: "ideal" has no errors, any gate and any coupling; "fake" is a device with a packaged calibration;
+            "snapshot" one read from a file; "backend" any BackendV2 that was handed in.
         backend: The whole device; None for the ideal target.
         calibration_date: ISO 8601, None for the ideal target.
         num_qubits: Qubits of the device; None for the ideal target, which has as many as a circuit asks for.
@@ -64,11 +67,27 @@ class Target:
     """
 
     name: str
-    kind: Literal["ideal", "fake"]
+    kind: Literal["ideal", "fake", "snapshot", "backend"]
     backend: BackendV2 | None
     calibration_date: str | None
     num_qubits: int | None
     native_gates: tuple[str, ...]
+
+    @classmethod
+    def of_backend(cls, backend: BackendV2) -> Target:
+        """Any BackendV2 with a qiskit Target: a fake device, AerSimulator.from_backend(...), a real one."""
+        names = [name for name in backend.target.operation_names if isinstance(_operation(backend, name), Gate)]
+        properties = getattr(backend, "properties", None)
+        known = properties() if callable(properties) else None
+        date = getattr(known, "last_update_date", None)
+        return cls(
+            name=str(backend.name),
+            kind="backend",
+            backend=backend,
+            calibration_date=date.isoformat() if isinstance(date, datetime) else None if date is None else str(date),
+            num_qubits=backend.target.num_qubits,
+            native_gates=tuple(sorted(names)),
+        )
 
     def cut(self, physical_qubits: Sequence[int]) -> SubDevice:
         """The device on `physical_qubits` alone (`CompiledCircuit.physical_qubits`), renumbered in that order.
@@ -89,6 +108,10 @@ class Target:
         if self.backend is None:
             return 0.0, 0.0
         return readout_errors(self.backend.target, qubit)
+
+
+def _operation(backend: BackendV2, name: str) -> Any:
+    return backend.target.operation_from_name(name)
 
 
 def readout_errors(target: QiskitTarget, qubit: int) -> tuple[float, float]:
