@@ -144,7 +144,16 @@ def experiment(
         typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="twin (exact, noisy) or aer (shots). \\[default: twin]")] = None,
-    shots: Annotated[int | None, typer.Option(help="Shots a circuit, with --engine aer. \\[default: 1024]")] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Shots a circuit: the twin samples instead of being exact; aer takes 1024 if not told."),
+    ] = None,
+    idle_noise: Annotated[
+        bool | None, typer.Option("--idle-noise", help="Qubits also relax while they wait, with --engine twin.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda: where the twin computes. \\[default: auto]")
+    ] = None,
     partition: Annotated[
         str | None,
         typer.Option(
@@ -177,6 +186,8 @@ def experiment(
         "rounds": rounds,
         "engine": engine,
         "shots": shots,
+        "idle_noise": idle_noise,
+        "device": device,
         "seed": seed,
         "partition": partition,
         "full": full,

@@ -35,6 +35,8 @@ class RunConfig(Settings):
     backend: str = "fake_kyiv"
     engine: Literal["twin", "aer"] = "twin"
     shots: int | None = Field(None, ge=1, le=10_000_000)
+    idle_noise: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     nodes: int = Field(3, ge=1, le=50)
     rounds: int = Field(5, ge=1, le=1000)
     seed: int = Field(0, ge=0, le=2**63 - 1)
@@ -42,11 +44,15 @@ class RunConfig(Settings):
     model: ModelSettings = Field(default_factory=ModelSettings)
 
     @model_validator(mode="after")
-    def _shots_belong_to_sampling(self) -> RunConfig:
-        if self.engine == "twin" and self.shots is not None:
-            raise ValueError("shots: the twin gives exact expectation values; take --engine aer to sample")
-        if self.engine == "aer" and self.model.gradient == "exact":
-            raise ValueError("model.gradient: aer samples and has no exact gradient; take 'spsa' or 'parameter-shift'")
+    def _fit_together(self) -> RunConfig:
+        if self.model.gradient == "exact" and (self.engine == "aer" or (self.engine == "twin" and self.shots)):
+            raise ValueError(
+                "model.gradient: whoever samples shots has no exact gradient; take 'spsa' or 'parameter-shift'"
+            )
+        if self.engine != "twin" and self.idle_noise:
+            raise ValueError("idle_noise: only the twin knows the noise of idle qubits; take --engine twin")
+        if self.engine != "twin" and self.device == "cuda":
+            raise ValueError("device: only the twin computes on a GPU; take --engine twin, or --device cpu")
         return self
 
     def canonical(self) -> bytes:

@@ -16,6 +16,7 @@ import torch
 from eth_account import Account
 
 from backends.catalog import get_target
+from backends.devices import device_name, resolve_device
 from backends.engines import make_executor
 from backends.target import Target
 from circuits.compile import compile_ansatz
@@ -49,18 +50,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The target, the generator compiled for it, and the seconds that took."""
+    """The target, the generator compiled for it, the torch device ("cpu" or "cuda"), and the seconds that took."""
 
     target: Target
     circuit: CompiledCircuit
+    device: str
     seconds: float
 
 
-def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
+def prepare(config: RunConfig, reporter: Reporter, *, device: str | None = None) -> Prepared:
     """The target and the generator on it, tried once; before anything is written, so that a mistake costs nothing.
 
+    Args:
+        config: What to run.
+        reporter: Told of the progress.
+        device: Where an earlier attempt computed, "cpu" or "cuda"; by default what the config's device means here.
+
     Raises:
-        UsageError: unknown names, more qubits than the device has.
+        UsageError: unknown names, more qubits than the device has, a GPU that is not there, idle noise without noise.
         QrunError: the device has no usable layout, or the engine cannot run the circuit here.
     """
     begin = time.perf_counter()
@@ -72,19 +79,35 @@ def prepare(config: RunConfig, reporter: Reporter) -> Prepared:
             f"--qubits {config.model.qubits}: {target.name} has {available} qubits.",
             "Take fewer, or a larger device (`qrun backends list`).",
         )
+    if config.idle_noise and target.backend is None:
+        raise UsageError(f"--idle-noise: {target.name} has no noise.", "Take a device (`qrun backends list`).")
     reporter.stage(f"compiling {config.model.qubits} qubits for {target.name}")
     ansatz = experiment.ansatz(config.model)
     circuit = compile_ansatz(ansatz, target.backend, seed=derive(config.seed, "layout") % 2**31)
-    model = model_for(config, target, circuit)
+    # Other engines than the twin compute on the CPU, whatever their number of qubits.
+    wanted = (device or config.device) if config.engine == "twin" else "cpu"
+    try:
+        resolved = resolve_device(wanted, len(circuit.physical_qubits))
+    except UsageError:
+        if device is None:
+            raise
+        raise QrunError(
+            "the run began on a CUDA device, and there is none here.",
+            "Resume it where it began, or start it anew with --device cpu: another device rounds otherwise.",
+        ) from None
+    model = model_for(config, target, circuit, resolved)
     with model.executor:
         model.generate(model.initial(generator(config.seed, "initial")), 2, 0)
-    return Prepared(target, circuit, time.perf_counter() - begin)
+    return Prepared(target, circuit, resolved, time.perf_counter() - begin)
 
 
-def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit) -> QGAN:
-    """The run's model on an executor of its own, closed."""
+def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit, device: str) -> QGAN:
+    """The run's model on an executor of its own, closed; `device` is "cpu" or "cuda"."""
     settings = config.model
-    executor = make_executor(config.engine, target, shots=config.shots, precision=settings.precision)
+    more: dict[str, Any] = {"device": device} if device != "cpu" else {}
+    if config.idle_noise:
+        more["idle_noise"] = True
+    executor = make_executor(config.engine, target, shots=config.shots, precision=settings.precision, **more)
     return QGAN(settings, executor, circuit)
 
 
@@ -113,6 +136,7 @@ class Play:
     def _play(self, stack: ExitStack) -> dict[str, Any]:
         config, store, reporter = self.config, self.store, self.reporter
         store.put("attempts", [*self._attempts(), versions()])
+        self._tell_of_another_device()
         if 1 < config.nodes <= 2:
             reporter.notice("Privacy", "With two nodes each can subtract its own share from every sum; take three.")
         reporter.stage("reading the data")
@@ -148,6 +172,7 @@ class Play:
             study=study,
             target=self.prepared.target,
             circuit=self.prepared.circuit,
+            device=device_name(self.prepared.device),
             feature_map_cid=map_cid,
             rounds=rounds,
             final=final,
@@ -209,6 +234,16 @@ class Play:
             )
         return study
 
+    def _tell_of_another_device(self) -> None:
+        """The kind of device is kept (`prepare`); another make of GPU may round otherwise, which is said."""
+        known, now = self.store.get("device"), device_name(self.prepared.device)
+        if known is None:
+            self.store.put("device", now)
+        elif known != now:
+            self.reporter.notice(
+                "Device", f"The run was begun on {known} and goes on on {now}; its CIDs may differ from then on."
+            )
+
     def _attempts(self) -> list[dict[str, str | None]]:
         """Versions of every attempt at this run."""
         return list(self.store.get("attempts") or [])
@@ -248,7 +283,7 @@ class Play:
             seed=self.config.seed,
             config=self.config.digest.hex(),
             share=study.shares[index],
-            model=model_for(self.config, self.prepared.target, self.prepared.circuit),
+            model=model_for(self.config, self.prepared.target, self.prepared.circuit, self.prepared.device),
             store=content,
         )
 

@@ -38,12 +38,14 @@ def describe_dataset(study: Study) -> dict[str, Any]:
     }
 
 
-def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit) -> dict[str, Any]:
-    """The device, its calibration, and the compiled generator on it."""
+def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit, device: str) -> dict[str, Any]:
+    """The quantum device, its calibration, the compiled generator on it, and the torch device that computed it."""
     return {
         "name": target.name,
         "engine": config.engine,
         "shots": config.shots,
+        "idle_noise": config.idle_noise,
+        "device": device,
         "calibration_date": target.calibration_date,
         "native_gates": list(target.native_gates),
         "physical_qubits": list(circuit.physical_qubits),
@@ -59,6 +61,7 @@ def build_result(
     study: Study,
     target: Target,
     circuit: CompiledCircuit,
+    device: str,
     feature_map_cid: str,
     rounds: list[RoundResult],
     final: Final,
@@ -91,7 +94,7 @@ def build_result(
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest.hex(),
         "dataset": describe_dataset(study),
-        "backend": describe_backend(config, target, circuit),
+        "backend": describe_backend(config, target, circuit, device),
         "feature_map": {"cid": feature_map_cid},
         "nodes": nodes,
         "rounds": as_json(rounds),

@@ -91,6 +91,7 @@ def start(config: RunConfig, places: Places, *, out: Path | None = None, reporte
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest.hex(),
         "places": places.to_json(),
+        "device": prepared.device,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
@@ -153,7 +154,8 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
     """Go on with a run that stopped. A finished run is only read.
 
     Raises:
-        QrunError: another process works on it, its folder is damaged, or its chain is not the one it began on.
+        QrunError: another process works on it, its folder is damaged, its chain is not the one it began on, or it began
+            on a GPU and there is none here.
     """
     reporter = reporter or Warn()
     index = RunIndex()
@@ -184,4 +186,5 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
             f"The run was begun with other versions of {', '.join(changed)}; its CIDs may differ from then on.",
         )
     where = Places.recall(manifest["places"], places or Places())
-    return _play(info, manifest, config, where, prepared=prepare(config, reporter), reporter=reporter)
+    prepared = prepare(config, reporter, device=manifest.get("device"))
+    return _play(info, manifest, config, where, prepared=prepared, reporter=reporter)

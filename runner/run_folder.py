@@ -31,6 +31,7 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
         manifest = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
         saved, places, digest = manifest["config"], manifest["places"], manifest["config_digest"]
         sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and isinstance(places, dict)
+        sound = sound and manifest.get("device") in (None, "cpu", "cuda")
         sound = sound and all(v is None or isinstance(v, str) for v in places.values())
     except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None

@@ -212,7 +212,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
         ("data", f"{dataset['name']}, {dataset['source']}, {dataset['records']['train']} training records"),
         (
             "backend",
-            f"{backend['name']} ({backend['engine']}), calibrated {backend['calibration_date'] or 'never: ideal'}, "
+            f"{backend['name']} ({_engine(backend)}), calibrated {backend['calibration_date'] or 'never: ideal'}, "
             f"qubits {backend['physical_qubits']}, depth {backend['depth']}, "
             f"{backend['two_qubit_gates']} two-qubit gates",
         ),
@@ -234,6 +234,18 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     for name, text in lines:
         grid.add_row(name, Text(text))
     emit(grid)
+
+
+def _engine(backend: Mapping[str, Any]) -> str:
+    """twin; twin, 1024 shots, with idle noise, on cuda (...)."""
+    parts = [backend["engine"]]
+    if backend["shots"] is not None:
+        parts.append(f"{backend['shots']} shots")
+    if backend.get("idle_noise"):
+        parts.append("with idle noise")
+    if backend.get("device", "cpu") != "cpu":
+        parts.append(f"on {backend['device']}")
+    return ", ".join(parts)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

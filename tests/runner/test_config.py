@@ -25,6 +25,9 @@ def test_the_digest_depends_on_every_value_and_on_nothing_else() -> None:
         {"backend": "fake_fez"},
         {"rounds": 4},
         {"seed": 1},
+        {"shots": 64},
+        {"idle_noise": True},
+        {"device": "cpu"},
         {"model": {"qubits": 5}},
         {"model": {"generator_rate": 0.5}},
         {"data": {"partition": "dirichlet:0.5"}},
@@ -40,7 +43,8 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     assert (config.backend, config.rounds, config.model.qubits, config.model.reps) == ("fake_fez", 2, 4, 3)
 
 
-def test_aer_says_how_many_shots_it_takes() -> None:
+def test_aer_says_how_many_shots_it_takes_and_the_twin_takes_what_it_is_given() -> None:
+    assert config_from("nsl-kdd", {"shots": 64}).shots == 64
     assert config_from("nsl-kdd", {"engine": "aer"}).shots == 1024
     assert config_from("nsl-kdd", {"engine": "aer", "shots": 64}).shots == 64
 
@@ -51,7 +55,10 @@ def test_aer_says_how_many_shots_it_takes() -> None:
         ({"rounds": 0}, "rounds = 0"),
         ({"nodes": 51}, "nodes = 51"),
         ({"seed": -1}, "seed = -1"),
-        ({"shots": 10}, "--engine aer"),
+        ({"shots": 10, "model": {"gradient": "exact"}}, "spsa"),
+        ({"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
+        ({"engine": "aer", "device": "cuda"}, "--engine twin"),
+        ({"engine": "aer", "idle_noise": True}, "--engine twin"),
         ({"engine": "aerr"}, "'twin' or 'aer'"),
         ({"model": {"qubits": 1}}, "model.qubits = 1"),
         ({"model": {"entanglement": "ring"}}, "model.entanglement"),
@@ -83,7 +90,7 @@ def test_the_help_names_the_true_defaults() -> None:
     from runner.cli import experiment
 
     defaults = config_from("nsl-kdd", {})
-    flat = {**defaults.model_dump(), **defaults.model.model_dump(), **defaults.data.model_dump(), "shots": 1024}
+    flat = {**defaults.model_dump(), **defaults.model.model_dump(), **defaults.data.model_dump()}
     checked = 0
     for name, parameter in inspect.signature(experiment, eval_str=True).parameters.items():
         for option in getattr(parameter.annotation, "__metadata__", ()):

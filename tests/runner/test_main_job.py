@@ -135,6 +135,19 @@ def test_aer_samples_the_same_device(qrun: Qrun) -> None:
 
 
 @pytest.mark.slow
+def test_the_twin_samples_shots_and_lets_qubits_wait(qrun: Qrun) -> None:
+    options = ("--rounds", "1", "--nodes", "1", "--no-test", "--device", "cpu")
+    exact = run(qrun, *options)
+    sampled = run(qrun, *options, "--shots", "256")
+    assert what_repeats(sampled) == what_repeats(run(qrun, *options, "--shots", "256"))
+    waiting = run(qrun, *options, "--idle-noise")
+    assert (exact["backend"]["shots"], sampled["backend"]["shots"]) == (None, 256)
+    assert (exact["backend"]["idle_noise"], waiting["backend"]["idle_noise"]) == (False, True)
+    assert {r["backend"]["device"] for r in (exact, sampled, waiting)} == {"cpu"}
+    assert len({r["final"]["cid"] for r in (exact, sampled, waiting)}) == 3
+
+
+@pytest.mark.slow
 def test_the_stand_in_says_so_everywhere(qrun: Qrun, tmp_path: Path) -> None:
     # An empty cache and no route out: what a laptop on a train has.
     env = {"QRUN_DATA": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), "https_proxy": "http://127.0.0.1:9"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runner.conftest import SMALL, Qrun, environment
 from tests.runner.test_main_job import what_repeats
@@ -176,6 +177,14 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path) ->
     refused("was changed")
     config.write_text("[" * 100_000)
     refused("damaged")
+
+    # Another kind of device: it would round otherwise.
+    if not torch.cuda.is_available():
+        assert '"device": "cpu"' in manifest
+        config.write_text(manifest.replace('"device": "cpu"', '"device": "cuda"'))
+        refused("began on a CUDA device")
+        config.write_text(manifest.replace('"device": "cpu"', '"device": "tpu"'))
+        refused("damaged")
     config.write_text(manifest)
 
     # A lost block is made again, the same; a whole run comes of it.
