@@ -26,3 +26,7 @@ class UsageError(QrunError, ValueError):
     """The user asked for something that cannot be (unknown name, value out of range); exit code 2."""
 
     exit_code = 2
+
+
+class QrunWarning(UserWarning):
+    """What is computed may not be what the user meant (a gate that the calibration marks as broken ...)."""

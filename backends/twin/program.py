@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from qiskit.circuit import Gate, Instruction, Parameter, ParameterExpression
+from qiskit.circuit import Delay, Gate, Instruction, Parameter, ParameterExpression
 from qiskit.circuit.library import CXGate, HGate, SXGate
 
 from backends.twin.channels import Channels
+from backends.twin.instructions import check_instruction
 from backends.twin.pauli import Array, ptm_of_unitary
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
@@ -97,7 +98,7 @@ class Program:
 
 
 def build_program(compiled: CompiledCircuit, channels: Channels, *, readout_error: bool = True) -> Program:
-    """Turn a compiled circuit into a program, with the noise of `channels` after every gate.
+    """Turn a compiled circuit into a program, with the noise of `channels` after every gate and during every delay.
 
     Raises:
         QrunError: A gate on more than two qubits, a gate or an angle that this engine cannot read, or a gate that the
@@ -127,14 +128,15 @@ class _Builder:
 
     def add(self, operation: Instruction, wires: tuple[int, ...]) -> None:
         """Add a gate and its noise."""
+        check_instruction(operation, wires)
         name = operation.name
         if name == "barrier":
             return
-        if not isinstance(operation, Gate) or len(wires) > 2:
-            raise QrunError(
-                f"this engine runs gates on one or two qubits, not {name!r} on {len(wires)}.",
-                "Compile the circuit for a device, and leave measurements to the engine.",
-            )
+        if isinstance(operation, Delay):
+            waiting = self.channels.delay(wires[0], float(operation.duration), operation.unit)
+            if waiting is not None:
+                self._fix(wires[0], waiting)
+            return
         noise = self.channels.after(name, wires)
         if len(wires) == 2:
             self._two_qubit(operation, wires, noise)
