@@ -1,7 +1,8 @@
-"""A 16x16 matrix on two axes of a batch of Pauli vectors, and its adjoint.
+"""A block on two axes of a batch of Pauli vectors, backwards, its adjoint, and its gradient.
 
-Pauli vectors on k positions are rows of length 4^k, position 0 slowest. For axes low < high a row is seen as
-(4^low, 4, 4^(high-low-1), 4, 4^(k-high-1)).
+A slot is seen as (left, low, middle, high, right), see `plan.Apply`; `matrix` is the transposed block (16, 16), rows
+the Pauli pair that comes out. Where a wire is not in the support yet (low or high is 1), only the columns with the
+identity on it count. Two fused blocks are (64, 64), rows the Pauli triple that goes in.
 """
 
 from __future__ import annotations
@@ -9,50 +10,83 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def apply_pair(vectors: Tensor, matrix: Tensor, axes: tuple[int, int], width: int, out: Tensor) -> Tensor:
-    """(m, 4^width), (16, 16) -> (m, 4^width): `matrix` on the axes (low, high) of every row, written to `out`.
-
-    Outside autograd; `out` is contiguous and not `vectors`.
-    """
-    rows, (low, high) = vectors.shape[0], axes
-    if high == low + 1:
-        _adjacent(vectors, matrix, rows * 4**low, 4 ** (width - high - 1), out)
-        return out
-    left, middle, right = rows * 4**low, 4 ** (high - low - 1), 4 ** (width - high - 1)
-    gathered = vectors.reshape(left, 4, middle, 4, right).transpose(1, 2).contiguous()
-    moved = torch.empty_like(gathered)
-    _adjacent(gathered, matrix, left * middle, right, moved)
-    out.view(left, 4, middle, 4, right).copy_(moved.view(left, middle, 4, 4, right).transpose(1, 2))
-    return out
+from backends.twin.plan import Apply
 
 
-def outer_pair(a: Tensor, b: Tensor, axes: tuple[int, int], width: int) -> Tensor:
-    """(m, 4^width) twice -> (16, 16): sum over rows and all other axes of a[.. i ..] b[.. j ..]."""
-    rows, (low, high) = a.shape[0], axes
-    if high == low + 1:
-        return _outer(a, b, rows * 4**low, 4 ** (width - high - 1))
-    left, middle, right = rows * 4**low, 4 ** (high - low - 1), 4 ** (width - high - 1)
-    a, b = (x.reshape(left, 4, middle, 4, right).transpose(1, 2).reshape(-1, right) for x in (a, b))
-    return _outer(a, b, left * middle, right)
+def apply_block(vectors: Tensor, matrix: Tensor, step: Apply, out: Tensor) -> None:
+    """Write `matrix` times the slot to `out`; both contiguous, flat or not, and not the same memory."""
+    if step.is_fused:
+        torch.mm(vectors.view(step.left, 64), matrix, out=out.view(step.left, 64))
+        return
+    matrix = _columns(matrix, step)
+    if step.middle == 1:
+        _multiply(vectors, matrix, step.left, step.right, out)
+        return
+    moved = vectors.new_empty(step.elements)
+    _multiply(_gather(vectors, step, step.low, step.high), matrix, step.left * step.middle, step.right, moved)
+    _scatter(moved, step, 4, 4, out)
 
 
-def _adjacent(vectors: Tensor, matrix: Tensor, left: int, right: int, out: Tensor) -> None:
-    """`matrix` on the middle axis of (left, 16, right)."""
+def apply_adjoint(cotangent: Tensor, matrix: Tensor, step: Apply, out: Tensor) -> None:
+    """The cotangent of the slot before `apply_block`, from that after it, written to `out`."""
+    if step.is_fused:
+        torch.mm(cotangent.view(step.left, 64), matrix.T, out=out.view(step.left, 64))
+        return
+    matrix = _columns(matrix, step).T
+    if step.middle == 1:
+        _multiply(cotangent, matrix, step.left, step.right, out)
+        return
+    moved = torch.empty_like(out)
+    _multiply(_gather(cotangent, step, 4, 4), matrix, step.left * step.middle, step.right, moved)
+    _scatter(moved, step, step.low, step.high, out)
+
+
+def add_outer(vectors: Tensor, cotangent: Tensor, step: Apply, gradient: Tensor) -> None:
+    """Add the gradient by `matrix` to `gradient`: the sum over all other axes of out[i] in[j]."""
+    if step.is_fused:
+        gradient.addmm_(vectors.view(step.left, 64).T, cotangent.view(step.left, 64))
+        return
+    left, right = step.left, step.right
+    if step.middle != 1:
+        vectors, cotangent = _gather(vectors, step, step.low, step.high), _gather(cotangent, step, 4, 4)
+        left *= step.middle
+    width, gradient = step.low * step.high, _columns(gradient, step)
     if right == 1:
-        torch.mm(vectors.view(left, 16), matrix.T, out=out.view(left, 16))
-    elif right >= 16:
-        shape = (left, 16, right)
-        torch.bmm(matrix.expand(left, 16, 16), vectors.view(shape), out=out.view(shape))
-    else:  # right is 4: many tiny products are slower than one with four times the work
-        wide = torch.kron(matrix.contiguous(), torch.eye(right, dtype=matrix.dtype, device=matrix.device))
-        torch.mm(vectors.view(left, 16 * right), wide.T, out=out.view(left, 16 * right))
+        gradient.addmm_(cotangent.view(left, 16).T, vectors.view(left, width))
+    elif right == 4 and left > 16:
+        wide = cotangent.view(left, 64).T @ vectors.view(left, 4 * width)
+        gradient += wide.view(16, 4, width, 4).diagonal(dim1=1, dim2=3).sum(-1)
+    else:
+        gradient += torch.bmm(cotangent.view(left, 16, right), vectors.view(left, width, right).transpose(1, 2)).sum(0)
 
 
-def _outer(a: Tensor, b: Tensor, left: int, right: int) -> Tensor:
+def _columns(matrix: Tensor, step: Apply) -> Tensor:
+    """The columns (pairs that go in) that count; a view."""
+    if step.high == 1:
+        return matrix[:, ::4]
+    return matrix[:, :4] if step.low == 1 else matrix
+
+
+def _multiply(vectors: Tensor, matrix: Tensor, left: int, right: int, out: Tensor) -> None:
+    """(left, j, right), (i, j) -> (left, i, right)."""
+    rows, columns = matrix.shape
     if right == 1:
-        return a.reshape(left, 16).T @ b.reshape(left, 16)
-    if right == 4:
-        wide = a.reshape(left, 64).T @ b.reshape(left, 64)
-        return torch.einsum("aibi->ab", wide.reshape(16, 4, 16, 4))
-    return torch.matmul(a.reshape(left, 16, right), b.reshape(left, 16, right).transpose(1, 2)).sum(0)
+        torch.mm(vectors.view(left, columns), matrix.T, out=out.view(left, rows))
+    elif right == 4 and left > 16:  # Many tiny products are slower than one with four times the work.
+        wide = torch.kron(matrix.T.contiguous(), torch.eye(right, dtype=matrix.dtype, device=matrix.device))
+        torch.mm(vectors.view(left, columns * right), wide, out=out.view(left, rows * right))
+    else:
+        torch.bmm(
+            matrix.expand(left, rows, columns), vectors.view(left, columns, right), out=out.view(left, rows, right)
+        )
+
+
+def _gather(vectors: Tensor, step: Apply, low: int, high: int) -> Tensor:
+    """(left, low, middle, high, right) -> (left * middle, low * high, right), a copy."""
+    return vectors.view(step.left, low, step.middle, high, step.right).transpose(1, 2).contiguous()
+
+
+def _scatter(moved: Tensor, step: Apply, low: int, high: int, out: Tensor) -> None:
+    """The way back, into `out`."""
+    shape = (step.left, low, step.middle, high, step.right)
+    out.view(shape).copy_(moved.view(step.left, step.middle, low, high, step.right).transpose(1, 2))

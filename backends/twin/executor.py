@@ -5,46 +5,68 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
-from backends.observables import ZString, check_arrays, check_requests, z_strings
+from backends.observables import PauliSum, check_arrays, check_requests, pauli_sum
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from backends.twin.buffers import BufferPool
 from backends.twin.channels import Channels
-from backends.twin.heisenberg import Heisenberg
+from backends.twin.heisenberg import Heisenberg, bytes_needed, plans_for
 from backends.twin.memory import check_memory
+from backends.twin.paths import Path, choose
+from backends.twin.plan import Plan
 from backends.twin.program import Program, build_program
+from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
-_CIRCUITS, _KERNELS = 64, 256
+if TYPE_CHECKING:
+    from backends.twin.density import Density
+
+_CIRCUITS, _JOBS = 64, 256
 """How many compiled programs, and programs with observables, an executor keeps."""
 
 
+@dataclass
+class _Job:
+    """A circuit with observables, read once. Both are kept, so that their ids stay their own."""
+
+    circuit: CompiledCircuit
+    observables: tuple[SparsePauliOp, ...]
+    sums: tuple[PauliSum, ...]
+    program: Program
+    plans: tuple[Plan, ...]
+    kernel: Heisenberg | None = None
+
+
 class TwinExecutor:
-    """Exact expectation values under the device's noise, and their exact gradients.
+    """Expectation values under the device's noise, exact or sampled, and exact gradients.
 
     Gate and readout errors are those of Aer's `NoiseModel.from_backend`; the ideal target runs the same way without
-    any. Observables are sums of Pauli-Z strings; inputs enter before the first entangling gate on their qubit.
+    any. How a circuit is evaluated, in the Heisenberg picture or as a batch of density matrices, is chosen by what it
+    costs (`explain` says why).
 
     Args:
         target: Where to run; circuits must be compiled for it.
         dtype: torch.float64, or torch.float32 for twice the speed at an error of about 1e-6.
         readout_error: Whether readout errors count.
-        shots: None; this engine is exact.
+        idle_noise: Whether qubits also relax while they wait: the circuit is scheduled as late as possible first.
+        shots: None for exact values; a number samples bitstrings from the exact joint distribution.
+        device: Where to compute: "cpu", "cuda", "cuda:1", or a torch.device.
+        threads: Python threads that share a large circuit's observables. Results do not depend on it.
 
     Raises:
-        UsageError: Shots were asked for, or another dtype.
+        UsageError: Another dtype, shots or threads below 1, a device that torch does not have.
     """
 
     name = "twin"
-    differentiable = True
 
     def __init__(
         self,
@@ -52,16 +74,24 @@ class TwinExecutor:
         *,
         dtype: torch.dtype = torch.float64,
         readout_error: bool = True,
+        idle_noise: bool = False,
         shots: int | None = None,
+        device: str | torch.device = "cpu",
+        threads: int = 1,
     ) -> None:
-        if shots is not None:
-            raise UsageError("the twin engine is exact and takes no shots.", "Leave --shots out, or use --engine aer.")
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"the twin engine computes in float32 or float64, not {dtype}.")
-        self.target, self.dtype, self.readout_error = target, dtype, readout_error
+        for what, value in (("shots", shots), ("threads", threads)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UsageError(f"{what} must be 1 or more, not {value!r}.", "Give a whole number.")
+        self.target, self.dtype, self.shots, self.threads = target, dtype, shots, threads
+        self.readout_error, self.idle_noise = readout_error, idle_noise
+        self.device = _device(device)
+        self.differentiable = shots is None
         self._programs: OrderedDict[int, tuple[CompiledCircuit, Program]] = OrderedDict()
         self._pool = BufferPool()
-        self._kernels: OrderedDict[Any, tuple[CompiledCircuit, Heisenberg]] = OrderedDict()
+        self._jobs: OrderedDict[tuple[int, int], _Job] = OrderedDict()
+        self._densities: OrderedDict[int, tuple[CompiledCircuit, Density]] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -69,14 +99,35 @@ class TwinExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._programs.clear()
-        self._kernels.clear()
+        for cache in (self._programs, self._jobs, self._densities):
+            cache.clear()
         self._pool.clear()
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
-        """Exact values of every request; `seed` has nothing to fix. Equal rows of weights are computed once."""
+        """Values of every request: exact, or from `shots` samples, which `seed` fixes.
+
+        Raises:
+            UsageError: A wrong shape or a value that is not finite.
+            QrunError: An observable or a circuit that this engine does not take, or too much memory.
+        """
         check_requests(requests)
-        return [self._run_one(request) for request in requests]
+        results = []
+        for number, request in enumerate(requests):
+            start = time.perf_counter()
+            # Each request has a seed of its own, so that its samples do not depend on the others.
+            entropy = None if seed is None else [seed, number]
+            values, errors, said = self._run_one(request, entropy)
+            metadata = {
+                "engine": self.name,
+                "backend": self.target.name,
+                "shots": self.shots,
+                "precision": str(self.dtype).removeprefix("torch."),
+                "device": str(self.device),
+                **said,
+                "seconds": time.perf_counter() - start,
+            }
+            results.append(Result(values, errors, metadata))
+        return results
 
     def expectations(
         self,
@@ -85,76 +136,182 @@ class TwinExecutor:
         inputs: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        """(batch, n_inputs), (n_weights,) -> (batch, m) in this engine's dtype, differentiable in both.
+        """(batch, n_inputs), (n_weights,) or (batch, n_weights) -> (batch, m), exact, differentiable in both.
+
+        The result is in this engine's dtype and on its device, whatever `shots` says.
 
         Raises:
             UsageError: A wrong shape or a value that is not finite.
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
-        if weights.ndim != 1:
-            raise UsageError(
-                f"weights have shape {tuple(weights.shape)}, expectations takes ({len(circuit.weights)},)."
-            )
         check_arrays(circuit, _numpy(inputs), _numpy(weights))
-        kernel = self._kernel(circuit, observables)
-        inputs, weights = inputs.to(self.dtype), weights.to(self.dtype)
-        return kernel.values(kernel.observables_at_start(weights), inputs, weights)
+        job = self._job(circuit, observables)
+        inputs = inputs.to(dtype=self.dtype, device=self.device)
+        weights = weights.to(dtype=self.dtype, device=self.device)
+        if weights.ndim == 2 or _path(job, len(inputs), 1).name == "density":
+            return self._density(circuit, len(inputs), gradient=True).values(job.sums, inputs, weights)
+        return self._heisenberg(job).values(inputs, weights)
 
-    def _run_one(self, request: Request) -> Result:
-        start = time.perf_counter()
-        kernel = self._kernel(request.circuit, request.observables)
-        inputs = torch.as_tensor(request.inputs, dtype=self.dtype)
-        rows, which = np.unique(np.atleast_2d(request.weights), axis=0, return_inverse=True)
-        values = np.empty((len(inputs), len(request.observables)))
+    def probabilities(self, circuit: CompiledCircuit, inputs: FloatArray, weights: FloatArray) -> FloatArray:
+        """(batch, n_inputs), (n_weights,) or (batch, n_weights) -> (batch, 2^n): the joint distribution as read.
+
+        Bit v of the index is virtual qubit v.
+
+        Raises:
+            UsageError: A wrong shape or a value that is not finite.
+            QrunError: A circuit that this engine does not take, or too much memory.
+        """
+        check_arrays(circuit, inputs, weights)
+        density = self._density(circuit, len(inputs), gradient=False)
         with torch.no_grad():
-            for number, row in enumerate(rows):
-                weights = torch.as_tensor(row, dtype=self.dtype)
-                part = slice(None) if request.weights.ndim == 1 else np.flatnonzero(which.reshape(-1) == number)
-                values[part] = kernel.values(kernel.observables_at_start(weights), inputs[part], weights).numpy()
-        metadata = {
-            "engine": self.name,
-            "backend": self.target.name,
-            "shots": None,
-            "precision": str(self.dtype).removeprefix("torch."),
-            "weight_vectors": len(rows),
-            "seconds": time.perf_counter() - start,
-        }
-        return Result(values, np.zeros_like(values), metadata)
+            result: FloatArray = (
+                density.probabilities(self._tensor(inputs), self._tensor(weights)).double().cpu().numpy()
+            )
+        return result
+
+    def jacobian(
+        self,
+        circuit: CompiledCircuit,
+        observables: tuple[SparsePauliOp, ...],
+        inputs: FloatArray,
+        weights: FloatArray,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Values (batch, m), and every one's derivatives by its inputs (batch, m, n_inputs) and weights (batch, m, nw).
+
+        Raises:
+            UsageError: A wrong shape or a value that is not finite.
+            QrunError: An observable or a circuit that this engine does not take, or too much memory.
+        """
+        check_arrays(circuit, inputs, weights)
+        sums = self._job(circuit, observables).sums
+        density = self._density(circuit, len(inputs), gradient=True)
+        z = self._tensor(inputs).requires_grad_()
+        # Rows do not mix: with weights of its own for each, one backward pass gives all rows' gradients.
+        theta = self._tensor(np.broadcast_to(weights, (len(inputs), weights.shape[-1])).copy()).requires_grad_()
+        values = density.values(sums, z, theta)
+        by_inputs, by_weights = [], []
+        for column in range(len(sums)):
+            slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
+            for into, slope, like in zip((by_inputs, by_weights), slopes, (z, theta), strict=True):
+                into.append(_numpy(torch.zeros_like(like) if slope is None else slope))
+        return _numpy(values), np.stack(by_inputs, 1), np.stack(by_weights, 1)
+
+    def explain(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...], batch: int) -> str:
+        """How this engine evaluates a circuit for a batch and one weight vector, and why, in a sentence."""
+        path = _path(self._job(circuit, observables), batch, 1)
+        return f"{path.name}: {path.why}"
+
+    def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
+        job = self._job(request.circuit, request.observables)
+        circuit, sums = job.circuit, job.sums
+        inputs = self._tensor(request.inputs)
+        shape = (len(inputs), len(sums))
+        with torch.no_grad():
+            if self.shots is not None:
+                density = self._density(circuit, len(inputs), gradient=False)
+                from backends.twin.sampling import estimate
+
+                rng = np.random.default_rng(entropy)
+                weights = self._tensor(request.weights)
+                values, errors = estimate(density, sums, inputs, weights, shots=self.shots, rng=rng)
+                return values, errors, {"path": "density", "why": "bitstrings come from the joint distribution"}
+            rows, which = np.unique(np.atleast_2d(request.weights), axis=0, return_inverse=True)
+            path = _path(job, len(inputs), len(rows))
+            values = np.empty(shape)
+            if path.name == "density":
+                weights = self._tensor(rows[0] if len(rows) == 1 else request.weights)
+                density = self._density(circuit, len(inputs), gradient=False)
+                values[:] = _numpy(density.values(sums, inputs, weights))
+            else:
+                kernel = self._heisenberg(job)
+                for number, row in enumerate(rows):
+                    mine = np.arange(len(inputs)) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
+                    for first in range(0, len(mine), kernel.chunk()):
+                        part = mine[first : first + kernel.chunk()]
+                        values[part] = _numpy(kernel.values(inputs[part], self._tensor(row)))
+        return values, np.zeros(shape), {"path": path.name, "why": path.why, "weight_vectors": len(rows)}
+
+    def _job(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...]) -> _Job:
+        key = (id(circuit), id(observables))
+        job = self._jobs.get(key)
+        if job is None:
+            if not observables:
+                raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
+            sums = tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
+            program = self._program(circuit)
+            job = _Job(circuit, observables, sums, program, plans_for(program, sums))
+            _keep(self._jobs, key, job, _JOBS)
+        return job
 
     def _program(self, circuit: CompiledCircuit) -> Program:
         known = self._programs.get(id(circuit))
         if known is None:
             backend = self.target.backend
-            channels = Channels(None if backend is None else backend.target, circuit.physical_qubits)
+            whole = None if backend is None else backend.target
+            scheduled = with_delays(circuit, whole) if self.idle_noise and whole is not None else circuit
+            channels = Channels(whole, circuit.physical_qubits)
             # The circuit is kept beside its program, so that its id stays its own.
-            known = circuit, build_program(circuit, channels, readout_error=self.readout_error)
-            self._programs[id(circuit)] = known
-            if len(self._programs) > _CIRCUITS:
-                self._programs.popitem(last=False)
+            known = circuit, build_program(scheduled, channels, readout_error=self.readout_error)
+            _keep(self._programs, id(circuit), known, _CIRCUITS)
         return known[1]
 
-    def _kernel(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...]) -> Heisenberg:
-        strings = tuple(z_strings(observable, circuit.num_qubits) for observable in observables)
-        key: tuple[int, tuple[tuple[ZString, ...], ...]] = (id(circuit), strings)
-        known = self._kernels.get(key)
+    def _heisenberg(self, job: _Job) -> Heisenberg:
+        if job.kernel is None:
+            needed = bytes_needed(job.plans, self.dtype.itemsize, self.threads)
+            check_memory(needed, f"{len(job.sums)} observables over {len(job.program.first)} qubits", self.device)
+            job.kernel = Heisenberg(
+                job.program,
+                job.plans,
+                n_inputs=len(job.circuit.inputs),
+                n_weights=len(job.circuit.weights),
+                dtype=self.dtype,
+                device=self.device,
+                pool=self._pool,
+                threads=self.threads,
+            )
+        return job.kernel
+
+    def _density(self, circuit: CompiledCircuit, batch: int, *, gradient: bool) -> Density:
+        known = self._densities.get(id(circuit))
         if known is None:
-            if not strings:
-                raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
-            program = self._program(circuit)
-            check_memory(len(program.blocks), len(strings), len(program.first), self.dtype.itemsize)
-            kernel = Heisenberg(
-                program,
-                strings,
+            from backends.twin.density import Density
+
+            density = Density(
+                self._program(circuit),
                 n_inputs=len(circuit.inputs),
                 n_weights=len(circuit.weights),
                 dtype=self.dtype,
-                pool=self._pool,
+                device=self.device,
             )
-            known = circuit, kernel
-            self._kernels[key] = known
-            if len(self._kernels) > _KERNELS:
-                self._kernels.popitem(last=False)
+            known = circuit, density
+            _keep(self._densities, id(circuit), known, _CIRCUITS)
+        needed = known[1].bytes_needed(batch, gradient=gradient)
+        what = f"{batch} density matrices of {len(circuit.physical_qubits)} qubits"
+        check_memory(needed, what, self.device)
         return known[1]
+
+    def _tensor(self, array: FloatArray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+
+
+def _path(job: _Job, batch: int, weight_vectors: int) -> Path:
+    return choose(job.program, job.plans, batch, weight_vectors)
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    cache[key] = value
+    if len(cache) > most:
+        cache.popitem(last=False)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "unknown"
+        raise UsageError(f"torch cannot compute on {device!r}: {reason}", 'Take "cpu".') from None
+    return found
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

@@ -1,30 +1,42 @@
 """Exact expectation values and gradients of a program, in the Heisenberg picture.
 
-The m observables, as real Pauli vectors, are carried backwards through the blocks once per weight vector. Since the
-inputs enter only before the first entangling gate on their wire, that part does not depend on the batch: each sample
-is a product state, and its values are <O_m, v_1 x ... x v_k>. The gradient of the backward walk is written by hand:
-with O_s = G_s^T O_{s+1} and cotangents R_{s+1} = G_s R_s, the derivative by G_s is O_{s+1} R_s^T, so that the cotangent
-walks forward through the same channels as a (weighted sum of) state(s).
+The observables, as real Pauli vectors, are carried backwards through the blocks once per weight vector, on as many
+wires as they have spread to. Since the inputs enter only before the first entangling gate on their wire, that part does
+not depend on the batch: each sample is a product state, and its values are <O_m, v_1 x ... x v_k>. The gradient is
+written by hand: with O_s = G_s^T O_{s+1} and cotangents R_{s+1} = G_s R_s, the derivative by G_s is O_{s+1} R_s^T, so
+that the cotangent walks forward through the same channels as a (weighted sum of) state(s).
+
+docs/decisions/0004-the-twin.md derives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backends.observables import ZString
-from backends.twin.apply import apply_pair, outer_pair
+from backends.observables import PauliSum
+from backends.twin.blocks import Blocks, Matrices
 from backends.twin.buffers import BufferPool
-from backends.twin.program import Program, Run
-from backends.twin.runs import Runs
+from backends.twin.plan import Fused, Plan, make_plan
+from backends.twin.products import Products
+from backends.twin.program import Program
+from backends.twin.rotations import Rotations
+from backends.twin.backward import Cotangents, Itinerary, Walk
 from circuits.errors import QrunError
 
-_CHUNK = 2**22
-"""Elements of the largest temporary in the contraction with the batch (16 MiB in float32)."""
+_APART = 7
+"""From so many wires on each observable is walked by itself: it then has its own light cone, and its own thread."""
+
+_KEEP = 2**28
+"""Bytes that a step may keep for its gradient; beyond, the walks are done again, one observable at a time."""
+
+_CHUNK = 2**24
+"""Elements of the largest temporary in the contraction with the batch; larger batches go in parts."""
 
 
 class Heisenberg:
@@ -32,10 +44,12 @@ class Heisenberg:
 
     Args:
         program: From `build_program`; inputs only before the first entangling gate on their wire.
-        observables: (m) sums of Z-strings on virtual qubits.
+        plans: From `plans_for` the program and the observables.
         n_inputs, n_weights: Lengths of the parameter vectors.
         dtype: torch.float32 or torch.float64.
+        device: Where to compute.
         pool: Where large buffers come from; one of its own by default.
+        threads: How many of Python's threads share the observables of a large circuit. Results do not depend on it.
 
     Raises:
         QrunError: Inputs after an entangling gate.
@@ -44,155 +58,206 @@ class Heisenberg:
     def __init__(
         self,
         program: Program,
-        observables: Sequence[Sequence[ZString]],
+        plans: Sequence[Plan],
         *,
         n_inputs: int,
         n_weights: int,
         dtype: torch.dtype,
+        device: torch.device | str = "cpu",
         pool: BufferPool | None = None,
+        threads: int = 1,
     ) -> None:
         if not program.inputs_come_first:
-            raise QrunError(
-                "this engine takes inputs before the first entangling gate on their qubit, and this circuit has some "
-                "after it.",
-                "Put the inputs first, or use --engine aer.",
-            )
-        self.width = len(program.first)
-        self.dtype = dtype
-        self.first = Runs(program.first, n_inputs, n_weights, dtype)
-        inner = [run for block in program.blocks for run in (block.before_low, block.before_high) if run is not None]
-        last = [run for run in program.last if run is not None]
-        self.runs = Runs([*inner, *last, _NOTHING], n_inputs, n_weights, dtype)
-        nothing, number = len(inner) + len(last), iter(range(len(inner) + len(last)))
-        pairs = [
-            [nothing if run is None else next(number) for run in (block.before_low, block.before_high)]
-            for block in program.blocks
-        ]
-        self.pairs = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-        self.last = torch.tensor([nothing if run is None else next(number) for run in program.last])
-        self.blocks = torch.as_tensor(np.array([b.channel for b in program.blocks]).reshape(-1, 16, 16), dtype=dtype)
-        self.axes = tuple((block.low, block.high) for block in program.blocks)
-        self.readout = torch.as_tensor(program.readout, dtype=dtype)
-        self.coefficients, self.masks = _pad(observables, program.outputs, self.width, dtype)
+            raise QrunError("the Heisenberg path takes inputs before the first entangling gate on their qubit.")
+        device = torch.device(device)
+        self.width, self.dtype, self.threads = len(program.first), dtype, threads
+        self.count = sum(len(end.rows) for plan in plans for end in plan.ends)
         self.pool = BufferPool() if pool is None else pool
+        self.plans = tuple(plans)
+        fused: dict[Fused, int] = {}
+        self.itineraries = [
+            Itinerary(plan, [fused.setdefault(pair, len(fused)) for pair in plan.fused], dtype, device)
+            for plan in self.plans
+        ]
+        self.blocks = Blocks(program, list(fused), n_inputs, n_weights, dtype, device)
+        self.first = Rotations(program.first, _ZERO, n_inputs, n_weights, dtype, device)
+        readout = torch.as_tensor(program.readout, dtype=dtype, device=device)
+        self.readout_scale = readout[:, 1].reshape(-1, 1, 1)
+        self.readout_offset = readout[:, 0].reshape(-1, 1, 1) * torch.eye(4, dtype=dtype, device=device)[0]
+        self.identity = torch.eye(4, dtype=dtype, device=device)[0].expand(self.width, 1, 4)
+        self.keeps = sum(i.kept for i in self.itineraries) * dtype.itemsize <= _KEEP
 
-    def observables_at_start(self, weights: Tensor) -> Tensor:
-        """(n_weights,) -> (m, 4^k): the observables just after the first runs; differentiable."""
-        channels = self.runs.channels(weights)
-        vectors = self._measured(channels[self.last])
-        if not self.axes:
-            return vectors
-        low, high = channels[self.pairs[:, 0]], channels[self.pairs[:, 1]]
-        before = torch.einsum("sij,skl->sikjl", low, high).reshape(-1, 16, 16)
-        result: Tensor = _Chain.apply(vectors, self.blocks @ before, self)
+    def values(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """(batch, n_inputs), (n_weights,) -> (batch, m); differentiable in both."""
+        result: Tensor = _Values.apply(inputs, weights, self)
         return result
 
-    def values(self, vectors: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
-        """(m, 4^k) of `observables_at_start`, (batch, n_inputs), (n_weights,) -> (batch, m); differentiable."""
-        states = self.first.states(inputs, weights)
-        half = (self.width + 1) // 2
-        left, right = _products(states[:, :half]), _products(states[:, half:])
-        result: Tensor = _Contract.apply(vectors.reshape(len(vectors), 4**half, -1), left, right)
-        return result
-
-    def _measured(self, last: Tensor) -> Tensor:
-        """(k, 4, 4) last runs -> (m, 4^k): the observables as measured, before the last runs."""
-        # Row p: what position p's measured Z is before its last run. A position without Z has I, which every
-        # trace-preserving run leaves as it is.
-        measured = self.readout[:, :1] * last[:, 0] + self.readout[:, 1:] * last[:, 3]
-        identity = torch.zeros(4, dtype=self.dtype)
-        identity[0] = 1.0
-        m, terms = self.coefficients.shape
-        factors = torch.where(self.masks[..., None], measured, identity).reshape(m * terms, self.width, 4)
-        half = (self.width + 1) // 2
-        left = self.coefficients[..., None] * _products(factors[:, :half]).reshape(m, terms, -1)
-        right = _products(factors[:, half:]).reshape(m, terms, -1)
-        return torch.bmm(left.transpose(1, 2), right).reshape(m, -1)
+    def chunk(self) -> int:
+        """How many samples a call should have at most, so that temporaries stay small."""
+        return max(1, _CHUNK // 4 ** ((self.width + 1) // 2) // max(len(plan.ends[0].rows) for plan in self.plans))
 
 
-_NOTHING = Run((np.eye(4),), ())
+def plans_for(program: Program, observables: Sequence[PauliSum]) -> tuple[Plan, ...]:
+    """The plans of a set of observables: one for all in a small circuit, one each in a large one."""
+    numbers = range(len(observables))
+    if len(program.first) < _APART:
+        return (make_plan(program, observables, numbers),)
+    return tuple(make_plan(program, observables, [number]) for number in numbers)
 
 
-def _pad(
-    observables: Sequence[Sequence[ZString]], outputs: tuple[int, ...], width: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Coefficients (m, t) and masks (m, t, width) of the positions that carry a Z, padded with zeros."""
-    terms = max(len(strings) for strings in observables)
-    coefficients = torch.zeros(len(observables), terms, dtype=dtype)
-    masks = torch.zeros(len(observables), terms, width, dtype=torch.bool)
-    for m, strings in enumerate(observables):
-        for t, (coefficient, qubits) in enumerate(strings):
-            coefficients[m, t] = coefficient
-            masks[m, t, [outputs[qubit] for qubit in qubits]] = True
-    return coefficients, masks
+def bytes_needed(plans: Sequence[Plan], itemsize: int, threads: int) -> int:
+    """Memory of a step with gradient: what is kept at once, and two buffers to walk with."""
+    kept = [(plan.elements + 4 * plan.largest) * itemsize for plan in plans]
+    everything = sum(kept)
+    return everything if everything <= _KEEP else sum(sorted(kept)[-threads:])
 
 
-def _products(factors: Tensor) -> Tensor:
-    """(n, k, 4) -> (n, 4^k): row-wise tensor products, position 0 slowest; (n, 1) of ones for k = 0."""
-    result = torch.ones(len(factors), 1, dtype=factors.dtype)
-    for position in range(factors.shape[1]):
-        result = (result[:, :, None] * factors[:, position, None, :]).reshape(len(factors), 4 ** (position + 1))
-    return result
+_ZERO = np.array([[1.0], [0.0], [0.0], [1.0]])
+"""The Pauli vector of |0>."""
 
 
-class _Chain(torch.autograd.Function):
-    """Observables (m, 4^k) back through the blocks (S, 16, 16), and the adjoint."""
-
+class _Values(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, blocks: Tensor, kernel: Heisenberg) -> Tensor:
-        axes, width = kernel.axes, kernel.width
-        differentiable = any(ctx.needs_input_grad)
-        # after[s] are the observables just after block s; without a gradient two buffers in turn are enough.
-        slots = len(axes) if differentiable else 2
-        lease = kernel.pool.lease((slots, *vectors.shape), vectors)
-        after = lease.buffer
-        after[(len(axes) - 1) % slots] = vectors
-        for s in range(len(axes) - 1, -1, -1):
-            out = after[(s - 1) % slots] if s else torch.empty_like(vectors)
-            vectors = apply_pair(after[s % slots], blocks[s].T, axes[s], width, out)
-        if differentiable:
-            ctx.save_for_backward(blocks)
-            ctx.lease, ctx.axes, ctx.width = lease, axes, width
-        return vectors
+    def forward(ctx: Any, inputs: Tensor, weights: Tensor, kernel: Heisenberg) -> Tensor:
+        differentiate = any(ctx.needs_input_grad)
+        call = _Call(kernel, inputs, weights, keep=differentiate and kernel.keeps)
+        if differentiate:
+            ctx.call = call
+        return call.values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
-        (blocks,) = ctx.saved_tensors
-        after, gradient = ctx.lease.buffer, torch.empty_like(blocks)
-        cotangent = cotangent.contiguous()
-        spare = [torch.empty_like(cotangent), torch.empty_like(cotangent)]
-        for s, axes in enumerate(ctx.axes):
-            gradient[s] = outer_pair(after[s], cotangent, axes, ctx.width)
-            cotangent = apply_pair(cotangent, blocks[s], axes, ctx.width, spare[s % 2])
-        return cotangent, gradient, None
+        return (*ctx.call.adjoint(cotangent), None)
 
 
-class _Contract(torch.autograd.Function):
-    """values[b, m] = sum_ij left[b, i] vectors[m, i, j] right[b, j], in chunks of the batch."""
+class _Call:
+    """One evaluation: `values` (batch, m), and what the adjoint needs."""
 
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        ctx.save_for_backward(vectors, left, right)
-        values = left.new_empty(len(left), len(vectors))
-        for part in _chunks(vectors, left):
-            half = left[part] @ vectors
-            values[part] = torch.einsum("mbj,bj->bm", half, right[part])
-        return values
+    def __init__(self, kernel: Heisenberg, inputs: Tensor, weights: Tensor, *, keep: bool) -> None:
+        self.kernel = kernel
+        self.matrices = Matrices(kernel.blocks, weights)
+        measured = kernel.readout_scale * self.matrices.last.transpose(1, 2)[:, 1:] + kernel.readout_offset
+        self.table = torch.cat([kernel.identity, measured], 1).view(-1, 4)
+        self.inputs = inputs
+        self.state_tape = kernel.first.evaluate(weights, inputs)
+        self.states = self.state_tape.rows.transpose(0, 1)  # (batch, k, 4)
+        self.products: dict[tuple[int, ...], Products] = {}
+        for plan in kernel.plans:
+            for end in plan.ends:
+                for part in _halves(end.support):
+                    if part and part not in self.products:
+                        self.products[part] = Products(self.states[:, list(part)])
+        self.values = inputs.new_empty(len(inputs), kernel.count)
+        self.walks: list[Walk | None] = [None] * len(kernel.plans)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        vectors, left, right = ctx.saved_tensors
-        by_vectors, by_left, by_right = torch.zeros_like(vectors), torch.empty_like(left), torch.empty_like(right)
-        for part in _chunks(vectors, left):
-            scaled = cotangent[part].T[:, :, None] * right[part]  # (m, b, j)
-            by_vectors += left[part].T @ scaled
-            by_left[part] = torch.bmm(scaled, vectors.transpose(1, 2)).sum(0)
-            by_right[part] = torch.einsum("mbj,bm->bj", left[part] @ vectors, cotangent[part])
-        return by_vectors, by_left, by_right
+        def one(number: int) -> None:
+            walk = self._walk(number, keep=keep)
+            for end in kernel.plans[number].ends:
+                left, right = self._sides(end.support)
+                vectors = walk.vectors[end.slot].view(len(end.rows), left.shape[1], right.shape[1])
+                part = ((left @ vectors) * right).sum(-1).T
+                self.values[:, list(end.rows)] = part
+            if keep:
+                self.walks[number] = walk
+
+        self._each(one)
+
+    def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, m) -> cotangents of the inputs (batch, n_inputs) and of the weights (n_weights,)."""
+        kernel = self.kernel
+        columns = cotangent.T.contiguous()
+        parts: list[tuple[Cotangents, dict[tuple[int, ...], Tensor]] | None] = [None] * len(kernel.plans)
+
+        def one(number: int) -> None:
+            walk = self.walks[number]
+            if walk is None:
+                walk = self._walk(number, keep=True)
+            into = Cotangents(
+                torch.zeros_like(self.matrices.single),
+                self.table.new_zeros(kernel.blocks.fused_count, 64, 64),
+                torch.zeros_like(self.table),
+            )
+            by_products: dict[tuple[int, ...], Tensor] = {}
+            by_slot: dict[int, Tensor] = {}
+            for end in kernel.plans[number].ends:
+                left, right = self._sides(end.support)
+                vectors = walk.vectors[end.slot].view(len(end.rows), left.shape[1], right.shape[1])
+                outer = columns[list(end.rows), :, None]
+                scaled = outer * right
+                by_slot[end.slot] = (left.T @ scaled).view(-1)
+                low, high = _halves(end.support)
+                if low:
+                    _add(by_products, low, (scaled @ vectors.transpose(1, 2)).sum(0))
+                if high:
+                    _add(by_products, high, ((left @ vectors) * outer).sum(0))
+            walk.adjoint(by_slot, into)
+            parts[number] = (into, by_products)
+
+        self._each(one)
+        # In a fixed order, whichever thread was done first.
+        total, by_states = None, torch.zeros_like(self.states)
+        for part in parts:
+            assert part is not None
+            into, by_products = part
+            if total is None:
+                total = into
+            else:
+                total.single += into.single
+                total.fused += into.fused
+                total.table += into.table
+            for support, by_product in by_products.items():
+                by_states[:, list(support)] += self.products[support].adjoint(by_product)
+        assert total is not None
+        last = torch.zeros_like(self.matrices.last)
+        last[:, :, 1:] = (total.table.view(-1, 4, 4)[:, 1:] * kernel.readout_scale).transpose(1, 2)
+        by_angles = self.matrices.adjoint(total.single, total.fused, last)
+        by_first = self.state_tape.adjoint(by_states.transpose(0, 1))
+        by_weights = torch.mv(kernel.blocks.rotations.weights.T, by_angles)
+        by_weights.addmv_(kernel.first.weights.T, by_first.sum(1))
+        return by_first.T @ kernel.first.inputs, by_weights
+
+    def _walk(self, number: int, *, keep: bool) -> Walk:
+        kernel = self.kernel
+        return Walk(kernel.itineraries[number], self.matrices, self.table, kernel.pool, keep=keep)
+
+    def _sides(self, support: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The product states on the two halves of a support, (batch, 4^half) each."""
+        left, right = (
+            self.products[part].result if part else self.states.new_ones(len(self.states), 1)
+            for part in _halves(support)
+        )
+        return left, right
+
+    def _each(self, one: Callable[[int], None]) -> None:
+        """Do one plan after the other, or several at a time."""
+        plans = self.kernel.plans
+        if self.kernel.threads == 1 or len(plans) == 1:
+            for number in range(len(plans)):
+                one(number)
+            return
+        # The dearest first, so that the threads end together.
+        order = iter(sorted(range(len(plans)), key=lambda number: -plans[number].flops))
+
+        def work() -> None:
+            with torch.no_grad():
+                while (number := next(order, None)) is not None:
+                    one(number)
+
+        with ThreadPoolExecutor(self.kernel.threads - 1) as others:
+            waiting = [others.submit(work) for _ in range(self.kernel.threads - 1)]
+            work()
+            for other in waiting:
+                other.result()
 
 
-def _chunks(vectors: Tensor, left: Tensor) -> list[slice]:
-    size = max(1, _CHUNK // (vectors.shape[0] * max(vectors.shape[1:])))
-    return [slice(start, start + size) for start in range(0, len(left), size)]
+def _halves(support: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    half = (len(support) + 1) // 2
+    return support[:half], support[half:]
+
+
+def _add(sums: dict[tuple[int, ...], Tensor], key: tuple[int, ...], value: Tensor) -> None:
+    if key in sums:
+        sums[key] += value
+    else:
+        sums[key] = value

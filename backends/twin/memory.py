@@ -1,31 +1,38 @@
-"""How much memory a step takes, estimated before it is tried."""
+"""How much memory there is, asked before it is used."""
 
 from __future__ import annotations
 
 import os
 
+import torch
+
 from circuits.errors import QrunError
 
 _SHARE = 0.8
-"""The share of the machine's memory that a step may ask for."""
+"""The share of the memory that a step may ask for."""
 
 
-def estimate(blocks: int, observables: int, width: int, itemsize: int) -> int:
-    """Bytes of one step with gradient: a copy of all observables per block, and a few to work on."""
-    return (blocks + 4) * observables * 4**width * itemsize
+def available(device: torch.device) -> int:
+    """Bytes of the machine's memory, or of the GPU's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_memory(blocks: int, observables: int, width: int, itemsize: int) -> None:
-    """Refuse what the machine cannot hold.
+def check_memory(needed: int, what: str, device: torch.device) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        needed: Bytes.
+        what: What would need them, for the message.
+        device: Where.
 
     Raises:
         QrunError: With the figure, and the machine's.
     """
-    needed = estimate(blocks, observables, width, itemsize)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > _SHARE * available:
+    there = available(device)
+    if needed > _SHARE * there:
         raise QrunError(
-            f"a step of {observables} observables over {width} qubits would take {needed / 2**30:.1f} GiB, "
-            f"and this machine has {available / 2**30:.1f} GiB.",
+            f"{what} would take {needed / 2**30:.1f} GiB, and there are {there / 2**30:.1f} GiB.",
             "Take fewer qubits (the twin's memory grows 16-fold with two more), or --engine aer.",
         )
