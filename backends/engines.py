@@ -17,19 +17,30 @@ DEFAULT_SHOTS = 1024
 
 
 def make_executor(
-    engine: str, target: Target, *, shots: int | None = None, precision: str = "float32", readout_error: bool = True
+    engine: str,
+    target: Target,
+    *,
+    shots: int | None = None,
+    precision: str = "float32",
+    readout_error: bool = True,
+    idle_noise: bool = False,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> Executor:
     """The engine of that name on a target.
 
     Args:
-        engine: "twin" (exact, with gradients) or "aer" (samples shots).
+        engine: "twin" (exact, with gradients, or with shots) or "aer" (samples shots).
         target: From `backends.catalog.get_target`.
-        shots: For aer, 1024 by default; the twin takes none.
+        shots: For aer, 1024 by default; None for exact values on the twin.
         precision: "float32" or "float64", for the twin; aer computes in double precision whatever this says.
         readout_error: Whether readout errors count.
+        idle_noise: Whether qubits relax while they wait; the twin alone has it.
+        device: Where the twin computes, "cpu" or "cuda"; aer takes the CPU.
+        threads: Python threads of the twin; its results do not depend on it.
 
     Raises:
-        UsageError: An unknown engine or precision, or shots that the engine does not take.
+        UsageError: An unknown engine or precision, or an option that the engine does not take.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}.", f"Known: {', '.join(PRECISIONS)}.")
@@ -39,7 +50,17 @@ def make_executor(
         from backends.twin.executor import TwinExecutor
 
         dtype = torch.float32 if precision == "float32" else torch.float64
-        return TwinExecutor(target, dtype=dtype, readout_error=readout_error, shots=shots)
+        return TwinExecutor(
+            target,
+            dtype=dtype,
+            readout_error=readout_error,
+            idle_noise=idle_noise,
+            shots=shots,
+            device=device,
+            threads=threads,
+        )
+    if engine in ENGINES and idle_noise:
+        raise UsageError(f"the engine {engine} has no idle noise.", "Leave --idle-noise out, or take --engine twin.")
     if engine == "aer":
         from backends.aer import AerExecutor
 

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from backends.observables import PauliSum
+from backends.twin.backward import Cotangents, Itinerary, Walk
 from backends.twin.blocks import Blocks, Matrices
 from backends.twin.buffers import BufferPool
 from backends.twin.plan import Fused, Plan, make_plan
 from backends.twin.products import Products
 from backends.twin.program import Program
 from backends.twin.rotations import Rotations
-from backends.twin.backward import Cotangents, Itinerary, Walk
 from circuits.errors import QrunError
 
 _APART = 7
