@@ -1,0 +1,157 @@
+"""A circuit under a device's noise as a torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.providers import BackendV2
+from torch import Tensor
+
+from backends.target import Target
+from backends.twin.executor import TwinExecutor
+from backends.twin.prepare import Preparer, as_dtype, as_target, support, terms_of
+from circuits.errors import UsageError
+
+
+class TwinModule(torch.nn.Module):
+    """Expectation values of an ISA circuit under a device's noise, with exact gradients for weights and inputs.
+
+        module = TwinModule(isa, [observable.apply_layout(isa.layout)], FakeKyiv(), input_params=x)
+        loss = module(features).square().mean()     # features: (batch, len(x)), radians
+        loss.backward()
+
+    The weights are `module.weight`; `state_dict` has them, and nothing else. `module.to(...)` moves the engine along.
+
+    Args:
+        circuit: In the device's gates, on its physical qubits; final measurements are ignored.
+        observables: m of what qiskit's estimators take, on the device's qubits.
+        backend: The device, any BackendV2 with a calibration in its target.
+        input_params: Parameters that `forward` binds, in the order of its columns.
+        weight_params: Parameters that are trained, in the order of `weight`; by default all others, in the circuit's
+            order.
+        initial_weights: (n_weights,) radians; by default uniform in [-pi, pi) from `seed`.
+        seed: Of the initial weights.
+        readout_error: Whether readout errors count.
+        idle_noise: Whether qubits relax while they wait.
+        dtype: "float32" or "float64".
+        device: Where torch computes: "cpu", "cuda" ...
+        threads: Of the engine.
+
+    Raises:
+        UsageError: A circuit that the device cannot run as it is, no observables, parameters that are missing or
+            twice, or initial weights of a wrong shape.
+    """
+
+    def __init__(
+        self,
+        circuit: QuantumCircuit,
+        observables: Sequence[Any],
+        backend: BackendV2 | Target,
+        *,
+        input_params: Iterable[Parameter] = (),
+        weight_params: Iterable[Parameter] | None = None,
+        initial_weights: npt.ArrayLike | None = None,
+        seed: int = 0,
+        readout_error: bool = True,
+        idle_noise: bool = False,
+        dtype: str | torch.dtype = "float32",
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        super().__init__()
+        inputs = tuple(input_params)
+        weights = (
+            tuple(weight_params)
+            if weight_params is not None
+            else tuple(parameter for parameter in circuit.parameters if parameter not in inputs)
+        )
+        _check_split(circuit, inputs, weights)
+        self._target = as_target(backend)
+        terms = [terms_of(observable) for observable in observables]
+        if not terms:
+            raise UsageError("a TwinModule needs observables.", "Give at least one.")
+        self._prepared = Preparer(self._target).prepare(circuit, support(terms), inputs)
+        self._observables = self._prepared.observables(tuple(terms))
+        self._settings: dict[str, Any] = {
+            "readout_error": readout_error,
+            "idle_noise": idle_noise,
+            "threads": threads,
+        }
+        # Columns of (inputs, weights) in the order of the circuit's parameters.
+        place = {parameter: number for number, parameter in enumerate((*inputs, *weights))}
+        self._order = [place[parameter] for parameter in circuit.parameters]
+        self.n_inputs, self.n_outputs = len(inputs), len(terms)
+        self.weight = torch.nn.Parameter(
+            torch.as_tensor(_initial(initial_weights, len(weights), seed), dtype=as_dtype(dtype), device=device)
+        )
+        self._engine = self._make_engine()
+
+    def forward(self, inputs: Tensor | None = None) -> Tensor:
+        """(batch, n_inputs) radians -> (batch, m), in the dtype of the weights; (n_inputs,) -> (m,).
+
+        Without input parameters `inputs` may be left out, and the result is (m,).
+
+        Raises:
+            UsageError: A wrong shape, or a value that is not finite.
+        """
+        if inputs is None:
+            inputs = self.weight.new_zeros(0)
+        if inputs.ndim not in (1, 2) or inputs.shape[-1] != self.n_inputs:
+            raise UsageError(f"inputs have shape {tuple(inputs.shape)}, the module takes (batch, {self.n_inputs}).")
+        rows = torch.atleast_2d(inputs).to(self.weight)
+        if not len(rows):
+            return self.weight.new_zeros(0, self.n_outputs)
+        together = torch.cat([rows, self.weight.expand(len(rows), -1)], 1)[:, self._order]
+        angles = self._prepared.angles.tensor(together)
+        split = len(self._prepared.compiled.inputs)
+        # No weight of the engine reads an input, so that all rows have the same.
+        values = self._matching_engine().expectations(
+            self._prepared.compiled, self._observables, angles[:, :split], angles[0, split:]
+        )
+        values = values.to(self.weight)
+        return values if inputs.ndim == 2 else values[0]
+
+    def extra_repr(self) -> str:
+        """For print(module)."""
+        return f"{self.n_inputs} inputs, {len(self.weight)} weights, {self.n_outputs} outputs on {self._target.name}"
+
+    def _matching_engine(self) -> TwinExecutor:
+        if self._engine.dtype != self.weight.dtype or torch.device(self._engine.device) != self.weight.device:
+            self._engine = self._make_engine()
+        return self._engine
+
+    def _make_engine(self) -> TwinExecutor:
+        return TwinExecutor(
+            self._target, dtype=as_dtype(self.weight.dtype), device=str(self.weight.device), **self._settings
+        )
+
+
+def _check_split(circuit: QuantumCircuit, inputs: tuple[Parameter, ...], weights: tuple[Parameter, ...]) -> None:
+    named = [*inputs, *weights]
+    strange = sorted({p.name for p in named}.difference(p.name for p in circuit.parameters))
+    if strange:
+        raise UsageError(f"the circuit {circuit.name} has no parameters {', '.join(strange)}.")
+    twice = sorted({p.name for p in named if named.count(p) > 1})
+    if twice:
+        raise UsageError(f"parameters named twice: {', '.join(twice)}.", "Each is either an input or a weight.")
+    missing = sorted(p.name for p in circuit.parameters if p not in named)
+    if missing:
+        raise UsageError(
+            f"parameters of {circuit.name} that are neither inputs nor weights: {', '.join(missing)}.",
+            "Leave weight_params out, and they are trained.",
+        )
+
+
+def _initial(weights: npt.ArrayLike | None, count: int, seed: int) -> npt.NDArray[np.float64]:
+    if weights is None:
+        return np.random.default_rng(seed).uniform(-np.pi, np.pi, count)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (count,) or not np.isfinite(given).all():
+        raise UsageError(f"initial_weights have shape {given.shape}; ({count},) finite numbers are needed.")
+    return given
