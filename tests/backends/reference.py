@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from qiskit.circuit.library import HGate, SdgGate
 from qiskit.quantum_info import DensityMatrix, Operator, SparsePauliOp, SuperOp
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_aer.noise import NoiseModel
@@ -52,21 +53,27 @@ class Evolution:
         self.errors = {(name, where): SuperOp(e) for name, by in errors.items() for where, e in by.items()}
 
     def values(self, observables: tuple[SparsePauliOp, ...], inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(n_inputs,), (n_weights,) -> (m,)."""
-        probabilities = self._probabilities(inputs, weights)
-        wires = np.arange(len(probabilities))
+        """(n_inputs,), (n_weights,) -> (m,): sums of any Paulis; every factor is read as a Z after an ideal rotation."""
+        state = self.state(inputs, weights)
+        known: dict[tuple[int, ...], np.ndarray] = {}
         values = []
         for observable in observables:
             total = 0.0
-            for row, coefficient in zip(observable.paulis.z, observable.coeffs.real, strict=True):
+            for pauli, coefficient in zip(observable.paulis, observable.coeffs.real, strict=True):
+                basis = tuple(np.where(pauli.x & pauli.z, 2, np.where(pauli.x, 1, 3)).tolist())
+                if basis not in known:
+                    known[basis] = self._read(state, basis)
+                probabilities = known[basis]
+                wires = np.arange(len(probabilities))
                 sign = np.ones(len(wires))
-                for qubit in np.flatnonzero(row):
+                for qubit in np.flatnonzero(pauli.x | pauli.z):
                     sign *= 1 - 2 * ((wires >> self.circuit.final_layout[qubit]) & 1)
                 total += coefficient * float(sign @ probabilities)
             values.append(total)
         return np.array(values)
 
-    def _probabilities(self, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def state(self, inputs: np.ndarray, weights: np.ndarray) -> DensityMatrix:
+        """The state of all wires at the end, before readout."""
         circuit = self.circuit
         names = (*circuit.inputs, *circuit.weights)
         bound = circuit.circuit.assign_parameters(dict(zip(names, (*inputs, *weights), strict=True)), strict=False)
@@ -76,10 +83,32 @@ class Evolution:
             state = state.evolve(Operator(instruction.operation), list(where))
             if error := self.errors.get((instruction.operation.name, where)):
                 state = state.evolve(error, list(where))
-        probabilities = np.real(np.diag(state.data)).reshape((2,) * bound.num_qubits)
+        return state
+
+    def probabilities(
+        self, inputs: np.ndarray, weights: np.ndarray, basis: tuple[int, ...] | None = None
+    ) -> np.ndarray:
+        """(n_inputs,), (n_weights,) -> (2^n,) of the virtual qubits, bit v for qubit v, each read in its Pauli's basis."""
+        qubits = self.circuit.num_qubits
+        of_wires = self._read(self.state(inputs, weights), basis or (3,) * qubits)
+        wires, result = np.arange(len(of_wires)), np.zeros(2**qubits)
+        index = sum(((wires >> wire) & 1) << v for v, wire in enumerate(self.circuit.final_layout))
+        np.add.at(result, index, of_wires)
+        return result
+
+    def _read(self, state: DensityMatrix, basis: tuple[int, ...]) -> np.ndarray:
+        """(2^wires,): how likely each bitstring of the wires is read."""
+        for qubit, kind in enumerate(basis):
+            wire = [self.circuit.final_layout[qubit]]
+            if kind == 2:
+                state = state.evolve(Operator(SdgGate()), wire)
+            if kind in (1, 2):
+                state = state.evolve(Operator(HGate()), wire)
+        width = self.circuit.circuit.num_qubits
+        probabilities = np.real(np.diag(state.data)).reshape((2,) * width)
         readout = {} if self.model is None or not self.readout_error else self.model._local_readout_errors
         for (wire,), error in readout.items():
-            axis = bound.num_qubits - 1 - wire
+            axis = width - 1 - wire
             moved = np.tensordot(np.asarray(error.probabilities).T, probabilities, axes=(1, axis))
             probabilities = np.moveaxis(moved, 0, axis)
         return probabilities.reshape(-1)
