@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
-from experiments.hostile import load_json
+from circuits.hostile import load_json
 from runner.config import RunConfig, build_config, canonical
 from runner.schema import FORMAT, schema
 

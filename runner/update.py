@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from circuits.errors import QrunError
-from experiments.hostile import load_json
+from circuits.hostile import load_json
 
 FORMAT = "qrun-update/1"
 SCALE_BITS = 24

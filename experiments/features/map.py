@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from circuits.errors import QrunError
+from circuits.hostile import load_json
 from experiments.datasets.schema import CATEGORICAL, NUMERIC, NUMERIC_NAMES, VOCABULARIES
 from experiments.datasets.types import Records
 from experiments.features.encoding import CLIP, ONE_HOT, SCHEMA_DIGEST, SD_FLOOR, Columns, standardise, transform
-from experiments.hostile import load_json
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.errors import QrunError
-from experiments.hostile import MAX_DEPTH, load_json
+from circuits.hostile import MAX_DEPTH, load_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
