@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from backends.catalog import get_target, list_targets
     from backends.layer import ExpectationLayer
     from backends.protocol import Executor, Request, Result
+    from backends.twin.estimator import TwinEstimator
     from backends.twin.executor import TwinExecutor
+    from backends.twin.gradient import TwinEstimatorGradient
+    from backends.twin.module import TwinModule
+    from backends.twin.sampler import TwinSampler
     from circuits.compile import compile_ansatz
     from circuits.errors import QrunError
     from circuits.qgan import generator
@@ -32,7 +36,11 @@ _WHERE = {
     "Request": "backends.protocol",
     "Result": "backends.protocol",
     "RunConfig": "runner.config",
+    "TwinEstimator": "backends.twin.estimator",
+    "TwinEstimatorGradient": "backends.twin.gradient",
     "TwinExecutor": "backends.twin.executor",
+    "TwinModule": "backends.twin.module",
+    "TwinSampler": "backends.twin.sampler",
     "compile_ansatz": "circuits.compile",
     "generator": "circuits.qgan",
     "get_target": "backends.catalog",
@@ -49,7 +57,11 @@ __all__ = [
     "Request",
     "Result",
     "RunConfig",
+    "TwinEstimator",
+    "TwinEstimatorGradient",
     "TwinExecutor",
+    "TwinModule",
+    "TwinSampler",
     "compile_ansatz",
     "generator",
     "get_target",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backends.protocol import Executor
     from backends.target import Target
 
-ENGINES = ("twin", "aer")
+ENGINES = ("twin", "aer", "qml")
 PRECISIONS = ("float32", "float64")
 DEFAULT_SHOTS = 1024
 
@@ -30,13 +30,14 @@ def make_executor(
     """The engine of that name on a target.
 
     Args:
-        engine: "twin" (exact, with gradients, or with shots) or "aer" (samples shots).
+        engine: "twin" (exact, with gradients, or with shots), "aer" (samples shots), or "qml" (EstimatorQNN over Aer,
+            with parameter-shift gradients: the stack that users know, slow, as a reference).
         target: From `backends.catalog.get_target`.
-        shots: For aer, 1024 by default; None for exact values on the twin.
-        precision: "float32" or "float64", for the twin; aer computes in double precision whatever this says.
+        shots: For aer and qml, 1024 by default; None for exact values on the twin.
+        precision: "float32" or "float64", for the twin; Aer computes in double precision whatever this says.
         readout_error: Whether readout errors count.
         idle_noise: Whether qubits relax while they wait; the twin alone has it.
-        device: Where the twin computes, "cpu" or "cuda"; aer takes the CPU.
+        device: Where the twin computes, "cpu" or "cuda"; the others take the CPU.
         threads: Python threads of the twin; its results do not depend on it.
 
     Raises:
@@ -65,6 +66,10 @@ def make_executor(
         from backends.aer import AerExecutor
 
         return AerExecutor(target, shots=DEFAULT_SHOTS if shots is None else shots, readout_error=readout_error)
+    if engine == "qml":
+        from backends.qml import QmlExecutor
+
+        return QmlExecutor(target, shots=DEFAULT_SHOTS if shots is None else shots, readout_error=readout_error)
     close = difflib.get_close_matches(str(engine).lower(), ENGINES, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     raise UsageError(f"unknown engine {engine!r}.", f"{hint}Known: {', '.join(ENGINES)}.")

@@ -42,8 +42,6 @@ def config_from(experiment: str, options: Mapping[str, Any], file: Path | None =
     Raises:
         UsageError: unknown experiment, key or value, in one line.
     """
-    from backends.catalog import canonical_name
-
     found = find(experiment)
     values = merge({"experiment": experiment}, found.defaults())
     if file is not None:
@@ -53,11 +51,30 @@ def config_from(experiment: str, options: Mapping[str, Any], file: Path | None =
         build_config(_complete(merge(values, from_file)), origin=str(file))
         values = merge(values, from_file)
     config = build_config(_complete(merge(values, nest(given(options)))))
-    return config.model_copy(update={"backend": canonical_name(config.backend)})
+    return _with_backend(config)
+
+
+def _with_backend(config: RunConfig) -> RunConfig:
+    """The config with the backend's name spelled out, and the hash of its content where it is a file.
+
+    Raises:
+        UsageError: No such backend or file; or the config asks for a file of another content.
+    """
+    from backends.catalog import canonical_name, snapshot_of
+
+    snapshot = snapshot_of(config.backend)
+    found, wanted = None if snapshot is None else snapshot.sha256, config.snapshot_sha256
+    if wanted not in (None, found):
+        raise UsageError(
+            f"snapshot_sha256 = {wanted[:12]}..., but {config.backend} "
+            + ("is no snapshot file." if found is None else f"has {found[:12]}...."),
+            "Give the file that is meant with --backend, or leave snapshot_sha256 out.",
+        )
+    return config.model_copy(update={"backend": canonical_name(config.backend), "snapshot_sha256": found})
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    """Aer always samples; without --shots it takes the default, so that the digest names the true number."""
-    if values.get("engine") == "aer" and values.get("shots") is None:
+    """Aer and qml always sample; without --shots they take the default, so that the digest names the true number."""
+    if values.get("engine") in ("aer", "qml") and values.get("shots") is None:
         return {**values, "shots": DEFAULT_SHOTS}
     return values

@@ -130,7 +130,7 @@ class TwinEstimator(BaseEstimatorV2):
         tasks: dict[int, Task] = {}
         for numbers in by_circuit.values():
             observables = {number: Observables(pubs[number]) for number in numbers}
-            read = set[int]().union(*(support(o.terms) for o in observables.values()))
+            read = support({terms for own in observables.values() for terms in own.terms})
             prepared = self.preparer.prepare(pubs[numbers[0]].circuit, read)
             for number in numbers:
                 pub = pubs[number]
