@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from backends.twin.apply import add_outer, apply_adjoint, apply_block
 from backends.twin.blocks import Matrices
 from backends.twin.buffers import BufferPool, Lease
 from backends.twin.plan import Apply, Join, Plan, Start
-from backends.twin.products import Products
+from backends.twin.starts import start_of
 
 
 class Itinerary:
@@ -28,7 +27,7 @@ class Itinerary:
     def __init__(self, plan: Plan, fused: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.plan, self.fused = plan, tuple(fused)
         self.starts = {
-            index: _StartData(step, dtype, device) for index, step in enumerate(plan.steps) if isinstance(step, Start)
+            index: start_of(step, dtype, device) for index, step in enumerate(plan.steps) if isinstance(step, Start)
         }
         self.offsets, offset = [], 0
         for step in plan.steps:
@@ -37,13 +36,20 @@ class Itinerary:
         self.kept = offset
 
 
-@dataclass
 class Cotangents:
-    """What an adjoint walk adds to: by `Matrices.single`, by `Matrices.fused`, and by the table of measured Paulis."""
+    """What an adjoint walk adds to: by `Matrices.stacked`, by `Matrices.fused`, and by the table of measured Paulis."""
 
-    single: Tensor
-    fused: Tensor
-    table: Tensor
+    def __init__(self, matrices: Matrices, table: Tensor) -> None:
+        self.single = torch.zeros_like(matrices.stacked)
+        self.fused = table.new_zeros(len(matrices.fused), 64, 64)
+        self.table = torch.zeros_like(table)
+        self.of_single, self.of_fused = self.single.unbind(), self.fused.unbind()
+
+    def add(self, other: Cotangents) -> None:
+        """Add another walk's."""
+        self.single += other.single
+        self.fused += other.fused
+        self.table += other.table
 
 
 class Walk:
@@ -66,17 +72,15 @@ class Walk:
         size = 2 * plan.largest if in_turn else itinerary.kept
         self._lease: Lease | None = pool.lease((size,), table) if size else None
         self._pool = pool
-        self._inputs: list[tuple[Tensor, ...]] = []
-        """What went into each step."""
-        self._starts: dict[int, _StartVectors] = {}
+        self._inputs: list[Tensor | None] = []
+        """What went into each step, where it is kept and needed."""
         self.vectors: dict[int, Tensor] = {}
         """By slot: what is there at the end, flat."""
         slots = self.vectors
         for index, step in enumerate(plan.steps):
             if isinstance(step, Start):
-                start = self._starts[index] = _StartVectors(itinerary.starts[index], table)
-                self._inputs.append(())
-                slots[step.slot] = start.vectors
+                self._inputs.append(None)
+                slots[step.slot] = itinerary.starts[index].vectors(table)
                 continue
             assert self._lease is not None
             offset = (index % 2) * plan.largest if in_turn else itinerary.offsets[index]
@@ -84,11 +88,10 @@ class Walk:
             if isinstance(step, Apply):
                 vectors = slots[step.slot]
                 apply_block(vectors, self._matrix(step), step, out)
-                self._inputs.append((vectors,) if keep else ())
+                self._inputs.append(vectors if keep else None)
             else:
-                parts = tuple(slots.pop(slot) for slot in step.slots)
-                _join(parts, step, out)
-                self._inputs.append(())
+                _join([slots.pop(slot) for slot in step.slots], step, out)
+                self._inputs.append(None)
             slots[step.slot] = out
 
     def adjoint(self, cotangents: dict[int, Tensor], into: Cotangents) -> None:
@@ -99,10 +102,12 @@ class Walk:
             step = plan.steps[index]
             cotangent = cotangents.pop(step.slot)
             if isinstance(step, Start):
-                self._starts[index].add_adjoint(cotangent, into.table)
+                self._of.starts[index].add_adjoint(cotangent, self._table, into.table)
             elif isinstance(step, Apply):
-                (vectors,) = self._inputs[index]
-                gradient = into.fused[self._of.fused[step.matrix]] if step.is_fused else into.single[step.matrix]
+                vectors = self._inputs[index]
+                assert vectors is not None
+                fused = step.is_fused
+                gradient = into.of_fused[self._of.fused[step.matrix]] if fused else into.of_single[step.matrix]
                 add_outer(vectors, cotangent, step, gradient)
                 if lease is None:
                     before = torch.empty_like(vectors)
@@ -119,64 +124,6 @@ class Walk:
         if step.is_fused:
             return self._matrices.fused[self._of.fused[step.matrix]]
         return self._matrices.single[step.matrix]
-
-
-class _StartData:
-    """Which entries of the table the terms of a start multiply, padded to the row with the most terms."""
-
-    def __init__(self, step: Start, dtype: torch.dtype, device: torch.device) -> None:
-        rows, width = len(step.rows), len(step.support)
-        by_row: list[list[tuple[float, tuple[int, ...]]]] = [[] for _ in range(rows)]
-        for row, coefficient, paulis in step.terms:
-            by_row[row].append((coefficient, paulis))
-        terms = max(1, *(len(row) for row in by_row))
-        coefficients = torch.zeros(rows, terms, dtype=dtype)
-        entries = torch.zeros(rows, terms, width, dtype=torch.long)
-        for row, of_row in enumerate(by_row):
-            for term, (coefficient, paulis) in enumerate(of_row):
-                coefficients[row, term] = coefficient
-                for axis, (position, pauli) in enumerate(zip(step.support, paulis, strict=True)):
-                    entries[row, term, axis] = 4 * position + _INDEX[pauli]
-        self.coefficients = coefficients.to(device)
-        half = (width + 1) // 2
-        self.entries = (entries[..., :half].contiguous().to(device), entries[..., half:].contiguous().to(device))
-        self.halves = (half, width - half)
-        self.shape = (rows, terms)
-
-
-class _StartVectors:
-    """sum_t c_t f_t1 x f_t2 x ... for each row, as a product of two halves."""
-
-    def __init__(self, data: _StartData, table: Tensor) -> None:
-        self._data = data
-        self._products = [
-            Products(table[entries.view(-1, width)]) if width else None
-            for entries, width in zip(data.entries, data.halves, strict=True)
-        ]
-        rows, terms = data.shape
-        left, right = (
-            data.coefficients.new_ones(rows, terms, 1) if p is None else p.result.view(rows, terms, -1)
-            for p in self._products
-        )
-        self._left, self._right = data.coefficients[..., None] * left, right
-        self.vectors = torch.bmm(self._left.transpose(1, 2), right).view(-1)
-
-    def add_adjoint(self, cotangent: Tensor, table: Tensor) -> None:
-        """Add to the cotangent of the table."""
-        data = self._data
-        rows, terms = data.shape
-        cotangent = cotangent.view(rows, self._left.shape[2], self._right.shape[2])
-        left, right = self._products
-        if left is not None:
-            by_left = data.coefficients[..., None] * torch.bmm(self._right, cotangent.transpose(1, 2))
-            table.index_add_(0, data.entries[0].view(-1), left.adjoint(by_left.view(rows * terms, -1)).view(-1, 4))
-        if right is not None:
-            by_right = torch.bmm(self._left, cotangent)
-            table.index_add_(0, data.entries[1].view(-1), right.adjoint(by_right.view(rows * terms, -1)).view(-1, 4))
-
-
-_INDEX = (0, 2, 3, 1)
-"""Where I, X, Y, Z stand in the order I, Z, X, Y."""
 
 
 def _join(parts: Sequence[Tensor], step: Join, out: Tensor) -> None:

@@ -30,40 +30,28 @@ class Blocks:
         program: From `build_program`.
         fused: Pairs of blocks that are wanted as one matrix.
         n_inputs, n_weights: Lengths of the parameter vectors.
-        dtype: torch.float32 or torch.float64.
-        device: Where the tensors live.
+        like: Gives the dtype and the device.
     """
 
     def __init__(
-        self,
-        program: Program,
-        fused: Sequence[Fused],
-        n_inputs: int,
-        n_weights: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, program: Program, fused: Sequence[Fused], *, n_inputs: int, n_weights: int, like: Tensor
     ) -> None:
-        runs: list[Run] = [_NOTHING]
-
-        def number(run: Run | None) -> int:
-            if run is None:
-                return 0
-            runs.append(run)
-            return len(runs) - 1
-
-        pairs = [(number(block.before_low), number(block.before_high)) for block in program.blocks]
-        last = [number(run) for run in program.last]
-        self.rotations = Rotations(runs, np.eye(4)[:, ORDER], n_inputs, n_weights, dtype, device)
-        self.low, self.high = (
-            torch.tensor([pair[side] for pair in pairs], dtype=torch.long, device=device) for side in (0, 1)
+        blocks = program.blocks
+        runs = [*(b.before_low for b in blocks), *(b.before_high for b in blocks), *program.last]
+        self.rotations = Rotations(
+            [_NOTHING if run is None else run for run in runs],
+            np.eye(4)[:, ORDER],
+            n_inputs=n_inputs,
+            n_weights=n_weights,
+            like=like,
         )
-        self.last = torch.tensor(last, dtype=torch.long, device=device)
-        channels = np.array([block.channel for block in program.blocks]).reshape(-1, 16, 16)
+        self.count = len(blocks)
+        channels = np.array([block.channel for block in blocks]).reshape(-1, 16, 16)
         channels = channels[:, _PAIR_ORDER][:, :, _PAIR_ORDER].transpose(0, 2, 1)
-        self.channels = torch.as_tensor(np.ascontiguousarray(channels), dtype=dtype, device=device)
+        self.channels = torch.as_tensor(np.ascontiguousarray(channels), dtype=like.dtype, device=like.device)
         self.channels_back = self.channels.transpose(1, 2).contiguous()
         self.fusions = [
-            _Fusion([(n, pair) for n, pair in enumerate(fused) if pair.first_is_low is low], *order, device)
+            _Fusion([(n, pair) for n, pair in enumerate(fused) if pair.first_is_low is low], *order, like.device)
             for low, order in ((True, _LOW_FIRST), (False, _HIGH_FIRST))
         ]
         self.fused_count = len(fused)
@@ -73,7 +61,7 @@ class Matrices:
     """`Blocks` for given weights.
 
     Attributes:
-        single: (blocks, 16, 16).
+        single: (blocks, 16, 16), and as a list.
         fused: By number, (64, 64), row the triple that goes in.
         last: (positions, 4, 4): the runs at the end, transposed.
     """
@@ -81,26 +69,24 @@ class Matrices:
     def __init__(self, blocks: Blocks, weights: Tensor) -> None:
         self._blocks = blocks
         self._tape = blocks.rotations.evaluate(weights)
-        rows = self._tape.rows
-        self._low, self._high = rows[blocks.low], rows[blocks.high]
-        self._before = (self._low[:, :, None, :, None] * self._high[:, None, :, None, :]).view(len(blocks.low), 16, 16)
-        self.single = self._before @ blocks.channels
-        self.last = rows[blocks.last]
-        self.fused: list[Tensor] = [self.single] * blocks.fused_count
-        self._factors = [fusion.evaluate(self.single, self.fused) for fusion in blocks.fusions]
+        count, rows = blocks.count, self._tape.rows
+        self._low = rows[:count].view(count, 4, 1, 4, 1)
+        self._high = rows[count : 2 * count].view(count, 1, 4, 1, 4)
+        self.last = rows[2 * count :]
+        self.stacked = (self._low * self._high).view(count, 16, 16) @ blocks.channels
+        self.single = self.stacked.unbind()
+        self.fused: list[Tensor] = [self.stacked] * blocks.fused_count
+        self._factors = [fusion.evaluate(self.stacked, self.fused) for fusion in blocks.fusions]
 
     def adjoint(self, single: Tensor, fused: Tensor, last: Tensor) -> Tensor:
-        """Cotangents of `single`, of `fused` stacked (n, 64, 64), and of `last` -> that of the angles, (K * S,)."""
+        """Cotangents of `stacked`, of `fused` stacked (n, 64, 64), and of `last` -> that of the angles, (K * S,)."""
         blocks = self._blocks
         for fusion, factors in zip(blocks.fusions, self._factors, strict=True):
             fusion.add_adjoint(factors, fused, single)
-        before = (single @ blocks.channels_back).view(len(blocks.low), 4, 4, 4, 4)
-        rows = torch.zeros_like(self._tape.rows)
-        # before[s, (c1, c2), (r1, r2)] = low[s, c1, r1] high[s, c2, r2]
-        rows.index_add_(0, blocks.low, (before * self._high[:, None, :, None, :]).sum((2, 4)))
-        rows.index_add_(0, blocks.high, (before * self._low[:, :, None, :, None]).sum((1, 3)))
-        rows.index_add_(0, blocks.last, last)
-        return self._tape.adjoint(rows)[:, 0]
+        # stacked = before @ channels with before[s, (c1, c2), (r1, r2)] = low[s, c1, r1] high[s, c2, r2]
+        before = (single @ blocks.channels_back).view(blocks.count, 4, 4, 4, 4)
+        by_low, by_high = (before * self._high).sum((2, 4)), (before * self._low).sum((1, 3))
+        return self._tape.adjoint(torch.cat([by_low, by_high, last]))[:, 0]
 
 
 class _Fusion:

@@ -23,8 +23,8 @@ from backends.observables import PauliSum
 from backends.twin.backward import Cotangents, Itinerary, Walk
 from backends.twin.blocks import Blocks, Matrices
 from backends.twin.buffers import BufferPool
+from backends.twin.contraction import Contraction
 from backends.twin.plan import Fused, Plan, make_plan
-from backends.twin.products import Products
 from backends.twin.program import Program
 from backends.twin.rotations import Rotations
 from circuits.errors import QrunError
@@ -79,8 +79,9 @@ class Heisenberg:
             Itinerary(plan, [fused.setdefault(pair, len(fused)) for pair in plan.fused], dtype, device)
             for plan in self.plans
         ]
-        self.blocks = Blocks(program, list(fused), n_inputs, n_weights, dtype, device)
-        self.first = Rotations(program.first, _ZERO, n_inputs, n_weights, dtype, device)
+        like = torch.empty(0, dtype=dtype, device=device)
+        self.blocks = Blocks(program, list(fused), n_inputs=n_inputs, n_weights=n_weights, like=like)
+        self.first = Rotations(program.first, _ZERO, n_inputs=n_inputs, n_weights=n_weights, like=like)
         readout = torch.as_tensor(program.readout, dtype=dtype, device=device)
         self.readout_scale = readout[:, 1].reshape(-1, 1, 1)
         self.readout_offset = readout[:, 0].reshape(-1, 1, 1) * torch.eye(4, dtype=dtype, device=device)[0]
@@ -137,82 +138,73 @@ class _Call:
     def __init__(self, kernel: Heisenberg, inputs: Tensor, weights: Tensor, *, keep: bool) -> None:
         self.kernel = kernel
         self.matrices = Matrices(kernel.blocks, weights)
-        measured = kernel.readout_scale * self.matrices.last.transpose(1, 2)[:, 1:] + kernel.readout_offset
+        measured = torch.addcmul(kernel.readout_offset, kernel.readout_scale, self.matrices.last.transpose(1, 2)[:, 1:])
         self.table = torch.cat([kernel.identity, measured], 1).view(-1, 4)
-        self.inputs = inputs
         self.state_tape = kernel.first.evaluate(weights, inputs)
-        self.states = self.state_tape.rows.transpose(0, 1)  # (batch, k, 4)
-        self.products: dict[tuple[int, ...], Products] = {}
+        self.states = self.state_tape.rows.view(kernel.width, len(inputs), 4).transpose(0, 1)  # (batch, k, 4)
+        self.contractions: dict[tuple[int, ...], Contraction] = {}
         for plan in kernel.plans:
             for end in plan.ends:
-                for part in _halves(end.support):
-                    if part and part not in self.products:
-                        self.products[part] = Products(self.states[:, list(part)])
-        self.values = inputs.new_empty(len(inputs), kernel.count)
+                if end.support not in self.contractions:
+                    self.contractions[end.support] = Contraction(self.states, end.support)
         self.walks: list[Walk | None] = [None] * len(kernel.plans)
+        columns: list[Tensor | None] = [None] * kernel.count
 
         def one(number: int) -> None:
             walk = self._walk(number, keep=keep)
             for end in kernel.plans[number].ends:
-                left, right = self._sides(end.support)
-                vectors = walk.vectors[end.slot].view(len(end.rows), left.shape[1], right.shape[1])
-                part = ((left @ vectors) * right).sum(-1).T
-                self.values[:, list(end.rows)] = part
+                vectors = walk.vectors[end.slot].view(len(end.rows), -1)
+                for row, column in zip(end.rows, self.contractions[end.support].values(vectors), strict=True):
+                    columns[row] = column
             if keep:
                 self.walks[number] = walk
 
         self._each(one)
+        self.values = torch.stack([column for column in columns if column is not None], 1)
 
     def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, m) -> cotangents of the inputs (batch, n_inputs) and of the weights (n_weights,)."""
         kernel = self.kernel
         columns = cotangent.T.contiguous()
-        parts: list[tuple[Cotangents, dict[tuple[int, ...], Tensor]] | None] = [None] * len(kernel.plans)
+        parts: list[tuple[Cotangents, list[tuple[tuple[int, ...], Tensor]]] | None] = [None] * len(kernel.plans)
 
         def one(number: int) -> None:
             walk = self.walks[number]
             if walk is None:
                 walk = self._walk(number, keep=True)
-            into = Cotangents(
-                torch.zeros_like(self.matrices.single),
-                self.table.new_zeros(kernel.blocks.fused_count, 64, 64),
-                torch.zeros_like(self.table),
-            )
-            by_products: dict[tuple[int, ...], Tensor] = {}
+            into = Cotangents(self.matrices, self.table)
+            by_states: list[tuple[tuple[int, ...], Tensor]] = []
             by_slot: dict[int, Tensor] = {}
             for end in kernel.plans[number].ends:
-                left, right = self._sides(end.support)
-                vectors = walk.vectors[end.slot].view(len(end.rows), left.shape[1], right.shape[1])
-                outer = columns[list(end.rows), :, None]
-                scaled = outer * right
-                by_slot[end.slot] = (left.T @ scaled).view(-1)
-                low, high = _halves(end.support)
-                if low:
-                    _add(by_products, low, (scaled @ vectors.transpose(1, 2)).sum(0))
-                if high:
-                    _add(by_products, high, ((left @ vectors) * outer).sum(0))
+                vectors = walk.vectors[end.slot].view(len(end.rows), -1)
+                outer = columns if len(end.rows) == len(columns) else columns[list(end.rows)]
+                by_vectors, by_products = self.contractions[end.support].adjoint(vectors, outer)
+                by_slot[end.slot] = by_vectors.view(-1)
+                by_states.append((end.support, by_products))
             walk.adjoint(by_slot, into)
-            parts[number] = (into, by_products)
+            parts[number] = (into, by_states)
 
         self._each(one)
         # In a fixed order, whichever thread was done first.
-        total, by_states = None, torch.zeros_like(self.states)
+        total: Cotangents | None = None
+        sums: dict[tuple[int, ...], Tensor] = {}
         for part in parts:
             assert part is not None
-            into, by_products = part
+            into, by_states = part
+            for support, by_products in by_states:
+                sums[support] = sums[support] + by_products if support in sums else by_products
             if total is None:
                 total = into
             else:
-                total.single += into.single
-                total.fused += into.fused
-                total.table += into.table
-            for support, by_product in by_products.items():
-                by_states[:, list(support)] += self.products[support].adjoint(by_product)
+                total.add(into)
         assert total is not None
-        last = torch.zeros_like(self.matrices.last)
-        last[:, :, 1:] = (total.table.view(-1, 4, 4)[:, 1:] * kernel.readout_scale).transpose(1, 2)
-        by_angles = self.matrices.adjoint(total.single, total.fused, last)
-        by_first = self.state_tape.adjoint(by_states.transpose(0, 1))
+        by_state = torch.zeros_like(self.states)
+        for support, by_products in sums.items():
+            self.contractions[support].add_to_states(by_products, by_state)
+        by_last = torch.zeros_like(self.matrices.last)
+        torch.mul(total.table.view(-1, 4, 4)[:, 1:].transpose(1, 2), kernel.readout_scale, out=by_last[:, :, 1:])
+        by_angles = self.matrices.adjoint(total.single, total.fused, by_last)
+        by_first = self.state_tape.adjoint(by_state.transpose(0, 1).reshape(-1, 1, 4))
         by_weights = torch.mv(kernel.blocks.rotations.weights.T, by_angles)
         by_weights.addmv_(kernel.first.weights.T, by_first.sum(1))
         return by_first.T @ kernel.first.inputs, by_weights
@@ -220,14 +212,6 @@ class _Call:
     def _walk(self, number: int, *, keep: bool) -> Walk:
         kernel = self.kernel
         return Walk(kernel.itineraries[number], self.matrices, self.table, kernel.pool, keep=keep)
-
-    def _sides(self, support: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The product states on the two halves of a support, (batch, 4^half) each."""
-        left, right = (
-            self.products[part].result if part else self.states.new_ones(len(self.states), 1)
-            for part in _halves(support)
-        )
-        return left, right
 
     def _each(self, one: Callable[[int], None]) -> None:
         """Do one plan after the other, or several at a time."""
@@ -249,15 +233,3 @@ class _Call:
             work()
             for other in waiting:
                 other.result()
-
-
-def _halves(support: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    half = (len(support) + 1) // 2
-    return support[:half], support[half:]
-
-
-def _add(sums: dict[tuple[int, ...], Tensor], key: tuple[int, ...], value: Tensor) -> None:
-    if key in sums:
-        sums[key] += value
-    else:
-        sums[key] = value

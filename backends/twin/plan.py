@@ -22,6 +22,10 @@ _SMALL = 2**14
 """Up to so many elements, joining two slots saves more in calls than it costs in arithmetic."""
 
 
+_WORTH_FUSING = 2**12
+"""From so many elements on, fusing two blocks saves more than making their matrix costs."""
+
+
 @dataclass(frozen=True)
 class Start:
     """A slot comes to life: its observables as measured, before the last runs.
@@ -299,5 +303,7 @@ def _fuse(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[Fused, ...]]:
 
 def _meet(a: Apply, b: Apply) -> bool:
     """Both full, on neighbouring axes, one with four columns to its right and one with none."""
+    if a.elements < _WORTH_FUSING:
+        return False
     whole = all(step.low == step.high == 4 and step.middle == 1 and not step.is_fused for step in (a, b))
     return whole and {a.right, b.right} == {1, 4}

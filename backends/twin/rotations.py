@@ -1,7 +1,7 @@
 """Runs of single-qubit gates, many at once, with the adjoint by hand: autograd's overhead would exceed the arithmetic.
 
-Pauli vectors are in the order I, Z, X, Y here, so that a rotation about Z multiplies the complex number x + i y, which
-lies in the last two entries, by exp(i a).
+Pauli vectors are in the order I, Z, X, Y in this engine's torch parts, and stand in rows, so that matrices are
+transposed. A step F Rz(a) is affine in cos a and sin a: all its matrices are made in two operations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backends.twin.pauli import Array
 from backends.twin.program import Run
 
 ORDER = (0, 3, 1, 2)
 """Where I, Z, X, Y stand in the order I, X, Y, Z."""
+
+_ROTATION = np.zeros((3, 4, 4))
+_ROTATION[0, 0, 0] = _ROTATION[0, 3, 3] = 1.0
+_ROTATION[1, 1, 1] = _ROTATION[1, 2, 2] = 1.0
+_ROTATION[2, 1, 2], _ROTATION[2, 2, 1] = -1.0, 1.0
+"""Rz(a) = _ROTATION[0] + cos a _ROTATION[1] + sin a _ROTATION[2] in the order I, X, Y, Z."""
 
 
 class Rotations:
@@ -27,90 +34,84 @@ class Rotations:
         runs: S of them.
         starts: The columns that the first F acts on: (4, c) in the order I, X, Y, Z; the identity for whole matrices.
         n_inputs, n_weights: Lengths of the parameter vectors.
-        dtype: torch.float32 or torch.float64.
-        device: Where the tensors live.
+        like: Gives the dtype and the device.
     """
 
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        starts: np.ndarray,
-        n_inputs: int,
-        n_weights: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, runs: Sequence[Run], starts: Array, *, n_inputs: int, n_weights: int, like: Tensor) -> None:
         # A rotation right at the start that does nothing to the columns (a state without X and Y) is left out.
         cut = [_without_idle_start(run, starts) for run in runs]
-        steps = max((len(run.angles) for run in cut), default=0)
-        first = np.zeros((len(cut), starts.shape[1], 4))
-        fixed = np.tile(np.eye(4), (steps, len(cut), 1, 1))
-        constant, inputs = np.zeros((steps, len(cut))), np.zeros((steps, len(cut), n_inputs))
-        weights = np.zeros((steps, len(cut), n_weights))
+        steps, count = max((len(run.angles) for run in cut), default=0), len(cut)
+        first = np.zeros((count, starts.shape[1], 4))
+        basis = np.zeros((3, steps, count, 1, 4, 4))
+        basis[0] = np.eye(4)
+        constant, inputs = np.zeros((steps, count)), np.zeros((steps, count, n_inputs))
+        weights = np.zeros((steps, count, n_weights))
         for i, run in enumerate(cut):
             first[i] = (run.fixed[0] @ starts).T[:, ORDER]
             for j, angle in enumerate(run.angles):
-                fixed[j, i] = run.fixed[j + 1][np.ix_(ORDER, ORDER)].T
+                step = run.fixed[j + 1] @ _ROTATION
+                basis[:, j, i, 0] = step[:, ORDER][:, :, ORDER].transpose(0, 2, 1)
                 constant[j, i], inputs[j, i], weights[j, i] = angle.constant, angle.inputs, angle.weights
-        self.steps, self.count, self.columns = steps, len(cut), starts.shape[1]
-        self.first, self.fixed, self.back, self.constant, self.inputs, self.weights = (
-            torch.as_tensor(np.ascontiguousarray(array), dtype=dtype, device=device)
+        self.steps, self.count = steps, count
+        self.first, self.basis, self.constant, self.inputs, self.weights = (
+            torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
             for array in (
                 first,
-                fixed,
-                fixed.transpose(0, 1, 3, 2),
+                basis.reshape(3, steps, count, 1, 16),
                 constant.reshape(-1),
                 inputs.reshape(-1, n_inputs),
                 weights.reshape(-1, n_weights),
             )
         )
-        self.takes_inputs = bool(inputs.any())
 
     def evaluate(self, weights: Tensor, inputs: Tensor | None = None) -> Tape:
-        """(n_weights,) and, for a batch of states, (b, n_inputs): columns are then samples, with one start column."""
+        """(n_weights,) and, for a batch of states (one start column), (b, n_inputs)."""
         angles = torch.addmv(self.constant, self.weights, weights)
+        samples = 1
         if inputs is not None:
+            samples = len(inputs)
             angles = torch.addmm(angles[:, None], self.inputs, inputs.T)
-        columns = 1 if inputs is None else len(inputs)
-        phases = torch.polar(torch.ones_like(angles), angles).view(self.steps, self.count, columns, 1)
+        shape = (self.steps, self.count, samples, 1)
+        cosine, sine = torch.cos(angles).view(shape), torch.sin(angles).view(shape)
+        fixed, even, odd = self.basis.unbind()
+        matrices = torch.addcmul(fixed, even, cosine).addcmul_(odd, sine)
+        matrices = matrices.view(self.steps, self.count * samples, 4, 4)
         rows = self.first
         if inputs is not None:
-            rows = rows.expand(self.count, len(inputs), 4)
+            rows = rows.expand(self.count, samples, 4).reshape(-1, 1, 4)
         kept = []
-        for step in range(self.steps):
-            rows = rows.clone() if step == 0 else rows
-            turned = torch.view_as_complex(rows[..., 2:].unflatten(-1, (1, 2)))
-            turned.mul_(phases[step])
+        for matrix in matrices.unbind():
             kept.append(rows)
-            rows = rows @ self.fixed[step]
-        return Tape(self, rows, phases, kept)
+            rows = torch.bmm(rows, matrix)
+        return Tape(self, rows, matrices, cosine, sine, kept)
 
 
 class Tape:
     """The result of `Rotations.evaluate`, and what its adjoint needs.
 
-    `rows` is (S, c, 4): the columns of each run's product, written as rows, in the order I, Z, X, Y.
+    `rows` is (S, c, 4), or (S * b, 1, 4) for a batch: the columns of each run's product, written as rows.
     """
 
-    def __init__(self, rotations: Rotations, rows: Tensor, phases: Tensor, kept: list[Tensor]) -> None:
-        self._of, self.rows, self._phases, self._kept = rotations, rows, phases, kept
+    def __init__(
+        self, of: Rotations, rows: Tensor, matrices: Tensor, cosine: Tensor, sine: Tensor, kept: list[Tensor]
+    ) -> None:
+        self.rows, self._of, self._matrices, self._waves, self._kept = rows, of, matrices, (cosine, sine), kept
 
     def adjoint(self, cotangent: Tensor) -> Tensor:
-        """(S, c, 4) -> (K * S, c): the cotangent of the angles, one column if they are common to all columns."""
-        of = self._of
-        columns = cotangent.shape[1]
-        by_angle = cotangent.new_empty(of.steps, of.count, columns, 1)
+        """In the shape of `rows` -> (K * S, b): the cotangent of the angles; b is 1 without a batch."""
+        of, (cosine, sine) = self._of, self._waves
+        by_matrices = torch.empty_like(self._matrices)
         for step in range(of.steps - 1, -1, -1):
-            cotangent = cotangent @ of.back[step]
-            slope = torch.view_as_complex(cotangent[..., 2:].unflatten(-1, (1, 2)))
-            here = torch.view_as_complex(self._kept[step][..., 2:].unflatten(-1, (1, 2)))
-            by_angle[step] = (here.conj() * slope).imag
-            slope.mul_(self._phases[step].conj())
-        by_angle = by_angle.view(of.steps * of.count, columns)
-        return by_angle if self._phases.shape[2] == columns else by_angle.sum(1, keepdim=True)
+            torch.bmm(self._kept[step].transpose(1, 2), cotangent, out=by_matrices[step])
+            if step:
+                cotangent = torch.bmm(cotangent, self._matrices[step].transpose(1, 2))
+        _, even, odd = of.basis.unbind()
+        slopes = torch.mul(odd, cosine).addcmul_(even, sine, value=-1)
+        samples = cosine.shape[2]
+        return (slopes.view_as(by_matrices) * by_matrices).sum((2, 3)).view(of.steps * of.count, samples)
 
 
-def _without_idle_start(run: Run, starts: np.ndarray) -> Run:
+def _without_idle_start(run: Run, starts: Array) -> Run:
     """Drop the rotations that act on columns without X and Y: they change nothing."""
     while run.angles and not (run.fixed[0] @ starts)[1:3].any():
         run = Run((run.fixed[1] @ run.fixed[0], *run.fixed[2:]), run.angles[1:])
