@@ -79,7 +79,7 @@ class ExpectationLayer(torch.nn.Module):
         self.step = 0
 
     def forward(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(batch, n_inputs), (n_weights,) -> (batch, m), in the dtype of `weights`.
+        """(batch, n_inputs), (n_weights,) -> (batch, m), in the dtype and on the device of `weights`.
 
         Raises:
             QrunError: The inputs require a gradient, and this layer's method has none for them.
@@ -88,7 +88,8 @@ class ExpectationLayer(torch.nn.Module):
         self.step += 1
         if self.gradient == "exact":
             engine = cast(DifferentiableExecutor, self.executor)
-            return engine.expectations(self.circuit, self.observables, inputs, weights).to(weights.dtype)
+            # The engine may compute on another device than the one that the rest of the model is on.
+            return engine.expectations(self.circuit, self.observables, inputs, weights).to(weights)
         if inputs.requires_grad and torch.is_grad_enabled():
             raise QrunError(
                 f"the {self.gradient} gradient is for weights only, and the inputs require one.",

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from backends.devices import device_name, resolve_device
 from backends.engines import make_executor
 from backends.target import Target
 from circuits.compile import compile_ansatz
-from circuits.errors import QrunError, UsageError
+from circuits.errors import QrunError, QrunWarning, UsageError
 from circuits.types import CompiledCircuit
 from contracts.chain import Chain, connect
 from contracts.records import TaskSpec
@@ -73,6 +74,12 @@ def prepare(config: RunConfig, reporter: Reporter, *, device: str | None = None)
     begin = time.perf_counter()
     experiment = find(config.experiment)
     target = get_target(config.backend)
+    if target.snapshot_sha256 != config.snapshot_sha256:
+        raise QrunError(
+            f"{config.backend} is not the snapshot file that this run is defined by: its SHA-256 is "
+            f"{target.snapshot_sha256}, not {config.snapshot_sha256}.",
+            "Put that file back, or start a new run.",
+        )
     available = target.num_qubits
     if available is not None and config.model.qubits > available:
         raise UsageError(
@@ -96,18 +103,28 @@ def prepare(config: RunConfig, reporter: Reporter, *, device: str | None = None)
             "Resume it where it began, or start it anew with --device cpu: another device rounds otherwise.",
         ) from None
     model = model_for(config, target, circuit, resolved)
-    with model.executor:
+    with warnings.catch_warnings(record=True) as told, model.executor:
+        warnings.simplefilter("always", QrunWarning)
         model.generate(model.initial(generator(config.seed, "initial")), 2, 0)
+    for warning in told:
+        if issubclass(warning.category, QrunWarning):
+            reporter.notice("Calibration", str(warning.message))
+        else:
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
     return Prepared(target, circuit, resolved, time.perf_counter() - begin)
 
 
 def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit, device: str) -> QGAN:
     """The run's model on an executor of its own, closed; `device` is "cpu" or "cuda"."""
     settings = config.model
-    more: dict[str, Any] = {"device": device} if device != "cpu" else {}
-    if config.idle_noise:
-        more["idle_noise"] = True
-    executor = make_executor(config.engine, target, shots=config.shots, precision=settings.precision, **more)
+    executor = make_executor(
+        config.engine,
+        target,
+        shots=config.shots,
+        precision=settings.precision,
+        idle_noise=config.idle_noise,
+        device=device,
+    )
     return QGAN(settings, executor, circuit)
 
 
@@ -128,7 +145,8 @@ class Play:
         # One thread: the tensors are small, and results must not depend on how a sum is split over cores.
         torch.set_num_threads(1)
         try:
-            with ExitStack() as stack:
+            with ExitStack() as stack, warnings.catch_warnings():
+                warnings.simplefilter("ignore", QrunWarning)  # `prepare` told them
                 return self._play(stack)
         finally:
             torch.set_num_threads(threads)
