@@ -1,4 +1,4 @@
-"""What a packaged device snapshot says, read straight from its JSON files (no qiskit import, so lists are quick)."""
+"""What a device's snapshot says, packaged or saved, read straight from its JSON (no qiskit import: lists are quick)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,11 @@ def summarise(name: str) -> TargetSummary:
     """Read the snapshot of the fake device `name` (a key of `folders()`)."""
     folder = folders()[name]
     conf = json.loads(next(folder.glob("conf_*.json")).read_text())
-    props = json.loads(next(folder.glob("props_*.json")).read_text())
+    return describe(name, "fake", conf, json.loads(next(folder.glob("props_*.json")).read_text()))
+
+
+def describe(name: str, kind: str, conf: Mapping[str, Any], props: Mapping[str, Any]) -> TargetSummary:
+    """A device in figures, from its configuration and properties as they stand in JSON."""
     native = native_gates(conf["basis_gates"])
     broken = {qubit for qubit, values in enumerate(props["qubits"]) if _value(values, "operational", unit=False) == 0.0}
     errors: dict[str, list[float]] = {gate: [] for gate in native}
@@ -76,7 +80,7 @@ def summarise(name: str) -> TargetSummary:
     qubits = [values for qubit, values in enumerate(props["qubits"]) if qubit not in broken]
     return TargetSummary(
         name=name,
-        kind="fake",
+        kind=kind,
         qubits=int(conf["n_qubits"]),
         native_gates=native,
         two_qubit_gate=two_qubit,

@@ -64,6 +64,7 @@ class Target:
         calibration_date: ISO 8601, None for the ideal target.
         num_qubits: Qubits of the device; None for the ideal target, which has as many as a circuit asks for.
         native_gates: Names of the device's gates; empty for the ideal target, which takes any.
+        snapshot_sha256: Of the file that the device was read from, in hex; None for all others.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Target:
     calibration_date: str | None
     num_qubits: int | None
     native_gates: tuple[str, ...]
+    snapshot_sha256: str | None = None
 
     @classmethod
     def of_backend(cls, backend: BackendV2) -> Target:
