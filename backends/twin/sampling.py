@@ -63,12 +63,10 @@ def estimate(
         frequencies = counts / shots
         means = frequencies @ worth.T
         values += means
-        measured = worth.any(1)
-        with np.errstate(invalid="ignore"):
+        for column in np.flatnonzero(worth.any(1)):
             # About the mean, not a difference of squares: that would lose a small spread in rounding.
-            for column in np.flatnonzero(measured):
-                squares = (worth[column] - means[:, column, None]) ** 2
-                variances[:, column] += np.divide((frequencies * squares).sum(1), shots - 1)
+            squares = (worth[column] - means[:, column, None]) ** 2
+            variances[:, column] += (frequencies * squares).sum(1) / (shots - 1) if shots > 1 else np.nan
     return values, np.sqrt(variances)
 
 

@@ -53,7 +53,7 @@ class Evolution:
         self.errors = {(name, where): SuperOp(e) for name, by in errors.items() for where, e in by.items()}
 
     def values(self, observables: tuple[SparsePauliOp, ...], inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(n_inputs,), (n_weights,) -> (m,): sums of any Paulis; every factor is read as a Z after an ideal rotation."""
+        """(n_inputs,), (n_weights,) -> (m,) for any Pauli sums: a factor is read as a Z after an ideal rotation."""
         state = self.state(inputs, weights)
         known: dict[tuple[int, ...], np.ndarray] = {}
         values = []
@@ -88,7 +88,7 @@ class Evolution:
     def probabilities(
         self, inputs: np.ndarray, weights: np.ndarray, basis: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        """(n_inputs,), (n_weights,) -> (2^n,) of the virtual qubits, bit v for qubit v, each read in its Pauli's basis."""
+        """(n_inputs,), (n_weights,) -> (2^n,): bit v is virtual qubit v, read in the basis of 1 X, 2 Y or 3 Z."""
         qubits = self.circuit.num_qubits
         of_wires = self._read(self.state(inputs, weights), basis or (3,) * qubits)
         wires, result = np.arange(len(of_wires)), np.zeros(2**qubits)
