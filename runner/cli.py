@@ -130,7 +130,7 @@ def experiment(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="ideal, or a device: see `qrun backends list`. \\[default: fake_kyiv]",
+            help="ideal, a device (see `qrun backends list`), or a snapshot FILE.json. \\[default: fake_kyiv]",
             autocompletion=_complete_backend,
         ),
     ] = None,
@@ -271,6 +271,25 @@ RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginn
 @guarded
 def runs_list(as_json: JsonOption = False) -> None:
     """All runs, oldest first."""
+@backends_app.command("save")
+@guarded
+def backends_save(
+    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=_complete_backend)],
+    file: Annotated[Path, typer.Argument(help="Snapshot file to write; ends in .json.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Save a backend's configuration and calibration, to run on it later with --backend FILE."""
+    from backends.catalog import save_target
+
+    saved = save_target(name, file, overwrite=force)
+    told = {"name": saved.name, "file": str(file), "calibration_date": saved.calibration_date, "sha256": saved.sha256}
+    if as_json:
+        _print_json(told)
+    else:
+        typer.echo(f"saved {saved.name}, calibrated {saved.calibration_date}, to {file} (SHA-256 {saved.sha256})")
+
+
     from runner.history import describe_runs
     from runner.view import show_runs
 

@@ -19,7 +19,12 @@ MAX_CONFIG_BYTES = 1 << 20
 
 
 def canonical(values: Mapping[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no white space."""
+    """Canonical JSON: sorted keys, no white space.
+
+    Of a snapshot file counts what is in it, not where it lies: the same file gives the same digest on every machine.
+    """
+    if values.get("snapshot_sha256") is not None:
+        values = {**values, "backend": "snapshot"}
     return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -33,6 +38,7 @@ class RunConfig(Settings):
 
     experiment: str
     backend: str = "fake_kyiv"
+    snapshot_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     engine: Literal["twin", "aer"] = "twin"
     shots: int | None = Field(None, ge=1, le=10_000_000)
     idle_noise: bool = False

@@ -47,6 +47,7 @@ def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit
         "idle_noise": config.idle_noise,
         "device": device,
         "calibration_date": target.calibration_date,
+        "snapshot_sha256": target.snapshot_sha256,
         "native_gates": list(target.native_gates),
         "physical_qubits": list(circuit.physical_qubits),
         "depth": circuit.depth,
