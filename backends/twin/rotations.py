@@ -59,8 +59,8 @@ class Rotations:
                 first,
                 basis.reshape(3, steps, count, 1, 16),
                 constant.reshape(-1),
-                inputs.reshape(-1, n_inputs),
-                weights.reshape(-1, n_weights),
+                inputs.reshape(steps * count, n_inputs),
+                weights.reshape(steps * count, n_weights),
             )
         )
 
