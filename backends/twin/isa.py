@@ -93,7 +93,7 @@ def final_measurements(circuit: QuantumCircuit) -> dict[int, int]:
         operation, where = instruction.operation, [index[qubit] for qubit in instruction.qubits]
         if isinstance(operation, ControlFlowOp) or operation.name == "reset":
             raise UsageError(
-                f"the circuit {circuit.name} has {_named(operation)}: the twin runs gates and final measurements.",
+                f"the circuit {circuit.name} has a {operation.name!r}: the twin runs gates and final measurements.",
                 "Leave it out, or sample the circuit on AerSimulator.from_backend(backend).",
             )
         if operation.name in ("barrier", "delay"):
@@ -101,7 +101,7 @@ def final_measurements(circuit: QuantumCircuit) -> dict[int, int]:
         again = done.intersection(where)
         if again:
             raise UsageError(
-                f"the circuit {circuit.name} measures qubit {min(again)} before the end: {_named(operation)} follows.",
+                f"the circuit {circuit.name} measures qubit {min(again)} before the end: {operation.name!r} follows.",
                 "Measure each qubit once, after its last gate, or sample the circuit on "
                 "AerSimulator.from_backend(backend).",
             )
@@ -200,7 +200,3 @@ def _check_parameters(
     strange = sorted(p.name for p in set(named).difference(circuit.parameters))
     if strange:
         raise UsageError(f"{circuit.name} has no parameters {', '.join(strange)}.")
-
-
-def _named(operation: Instruction) -> str:
-    return f"{'an' if operation.name[:1] in 'aeiou' else 'a'} {operation.name}"
