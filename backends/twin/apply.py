@@ -1,8 +1,11 @@
 """A block on two axes of a batch of Pauli vectors, backwards, its adjoint, and its gradient.
 
-A slot is seen as (left, low, middle, high, right), see `plan.Apply`; `matrix` is the transposed block (16, 16), rows
+A slot is seen as (left, low, middle, high, right), see `plan.Apply`; a block is the transposed channel (16, 16), rows
 the Pauli pair that comes out. Where a wire is not in the support yet (low or high is 1), only the columns with the
 identity on it count. Two fused blocks are (64, 64), rows the Pauli triple that goes in.
+
+In small circuits a call to torch, and even a view, costs more than the arithmetic: views are made once (`Views`) for
+buffers that are used again.
 """
 
 from __future__ import annotations
@@ -13,80 +16,113 @@ from torch import Tensor
 from backends.twin.plan import Apply
 
 
-def apply_block(vectors: Tensor, matrix: Tensor, step: Apply, out: Tensor) -> None:
-    """Write `matrix` times the slot to `out`; both contiguous, flat or not, and not the same memory."""
+class Views:
+    """A step's input and output in a buffer, in the shapes that its product takes, and transposed.
+
+    (left, j) where nothing stands to the right, (j, right) where nothing stands to the left, else (left, j, right),
+    with j what the block acts on. Distant axes have no such view: `inside` and `outside` then have all five axes.
+    """
+
+    def __init__(self, step: Apply, inside: Tensor, outside: Tensor) -> None:
+        width = 64 if step.is_fused else step.low * step.high
+        if step.is_fused or step.middle == 1:
+            out = 64 if step.is_fused else 16
+            self.inside, self.outside = _shape(step, inside, width), _shape(step, outside, out)
+            self.inside_back, self.outside_back = self.inside.mT, self.outside.mT
+        else:
+            self.inside = self.inside_back = inside.view(step.left, step.low, step.middle, step.high, step.right)
+            self.outside = self.outside_back = outside.view(step.left, 4, step.middle, 4, step.right)
+
+
+class Block:
+    """One block's matrix, and the parts of it that count where it adds a wire."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._whole = (matrix, matrix.mT)
+
+    def of(self, step: Apply) -> tuple[Tensor, Tensor]:
+        """The columns that count, and their transposition."""
+        whole, back = self._whole
+        if step.is_fused or step.low * step.high == 16:
+            return whole, back
+        return (whole[:, ::4], back[::4]) if step.high == 1 else (whole[:, :4], back[:4])
+
+
+def apply_block(views: Views, block: Block, step: Apply) -> None:
+    """Write the block times the input to the output."""
+    matrix, back = block.of(step)
     if step.is_fused:
-        torch.mm(vectors.view(step.left, 64), matrix, out=out.view(step.left, 64))
-        return
-    matrix = _columns(matrix, step)
-    if step.middle == 1:
-        _multiply(vectors, matrix, step.left, step.right, out)
-        return
-    moved = vectors.new_empty(step.elements)
-    _multiply(_gather(vectors, step, step.low, step.high), matrix, step.left * step.middle, step.right, moved)
-    _scatter(moved, step, 4, 4, out)
+        torch.mm(views.inside, matrix, out=views.outside)
+    elif step.middle == 1:
+        _multiply(views.inside, matrix, back, step, views.outside)
+    else:
+        near = views.inside.transpose(1, 2).reshape(step.left * step.middle, -1, step.right)
+        moved = near.new_empty(len(near), 16, step.right)
+        torch.bmm(matrix.expand(len(near), -1, -1), near, out=moved)
+        views.outside.copy_(_apart(moved, views.outside))
 
 
-def apply_adjoint(cotangent: Tensor, matrix: Tensor, step: Apply, out: Tensor) -> None:
-    """The cotangent of the slot before `apply_block`, from that after it, written to `out`."""
+def apply_adjoint(views: Views, block: Block, step: Apply) -> None:
+    """Write the cotangent of the input, from that of the output; the views are of a buffer of cotangents."""
+    matrix, back = block.of(step)
     if step.is_fused:
-        torch.mm(cotangent.view(step.left, 64), matrix.T, out=out.view(step.left, 64))
-        return
-    matrix = _columns(matrix, step).T
-    if step.middle == 1:
-        _multiply(cotangent, matrix, step.left, step.right, out)
-        return
-    moved = torch.empty_like(out)
-    _multiply(_gather(cotangent, step, 4, 4), matrix, step.left * step.middle, step.right, moved)
-    _scatter(moved, step, step.low, step.high, out)
+        torch.mm(views.outside, back, out=views.inside)
+    elif step.middle == 1:
+        _multiply(views.outside, back, matrix, step, views.inside)
+    else:
+        near = views.outside.transpose(1, 2).reshape(step.left * step.middle, 16, step.right)
+        moved = near.new_empty(len(near), step.low * step.high, step.right)
+        torch.bmm(back.expand(len(near), -1, -1), near, out=moved)
+        views.inside.copy_(_apart(moved, views.inside))
 
 
-def add_outer(vectors: Tensor, cotangent: Tensor, step: Apply, gradient: Tensor) -> None:
-    """Add the gradient by `matrix` to `gradient`: the sum over all other axes of out[i] in[j]."""
+def add_outer(vectors: Views, cotangents: Views, step: Apply, gradient: Tensor) -> None:
+    """Add the gradient by the block's matrix to `gradient`: the sum over all other axes of out[i] in[j]."""
     if step.is_fused:
-        gradient.addmm_(vectors.view(step.left, 64).T, cotangent.view(step.left, 64))
+        gradient.addmm_(vectors.inside_back, cotangents.outside)
         return
-    left, right = step.left, step.right
+    width = step.low * step.high
+    if width != 16:
+        gradient = gradient[:, ::4] if step.high == 1 else gradient[:, :4]
     if step.middle != 1:
-        vectors, cotangent = _gather(vectors, step, step.low, step.high), _gather(cotangent, step, 4, 4)
-        left *= step.middle
-    width, gradient = step.low * step.high, _columns(gradient, step)
-    if right == 1:
-        gradient.addmm_(cotangent.view(left, 16).T, vectors.view(left, width))
-    elif right == 4 and left > 16:
-        wide = cotangent.view(left, 64).T @ vectors.view(left, 4 * width)
+        near = vectors.inside.transpose(1, 2).reshape(-1, width, step.right)
+        out = cotangents.outside.transpose(1, 2).reshape(-1, 16, step.right)
+        gradient += torch.bmm(out, near.mT).sum(0)
+    elif step.right == 1:
+        gradient.addmm_(cotangents.outside_back, vectors.inside)
+    elif step.left == 1:
+        gradient.addmm_(cotangents.outside, vectors.inside_back)
+    elif step.right == 4 and step.left > _MANY:
+        wide = cotangents.outside.view(step.left, 64).T @ vectors.inside.view(step.left, 4 * width)
         gradient += wide.view(16, 4, width, 4).diagonal(dim1=1, dim2=3).sum(-1)
     else:
-        gradient += torch.bmm(cotangent.view(left, 16, right), vectors.view(left, width, right).transpose(1, 2)).sum(0)
+        gradient += torch.bmm(cotangents.outside, vectors.inside_back).sum(0)
 
 
-def _columns(matrix: Tensor, step: Apply) -> Tensor:
-    """The columns (pairs that go in) that count; a view."""
-    if step.high == 1:
-        return matrix[:, ::4]
-    return matrix[:, :4] if step.low == 1 else matrix
+_MANY = 16
+"""More tiny products than this are slower than a single one with four times the work."""
 
 
-def _multiply(vectors: Tensor, matrix: Tensor, left: int, right: int, out: Tensor) -> None:
-    """(left, j, right), (i, j) -> (left, i, right)."""
-    rows, columns = matrix.shape
-    if right == 1:
-        torch.mm(vectors.view(left, columns), matrix.T, out=out.view(left, rows))
-    elif right == 4 and left > 16:  # Many tiny products are slower than one with four times the work.
-        wide = torch.kron(matrix.T.contiguous(), torch.eye(right, dtype=matrix.dtype, device=matrix.device))
-        torch.mm(vectors.view(left, columns * right), wide, out=out.view(left, rows * right))
+def _shape(step: Apply, flat: Tensor, width: int) -> Tensor:
+    if step.right == 1:
+        return flat.view(step.left, width)
+    return flat.view(width, step.right) if step.left == 1 else flat.view(step.left, width, step.right)
+
+
+def _multiply(vectors: Tensor, matrix: Tensor, back: Tensor, step: Apply, out: Tensor) -> None:
+    """`matrix` (i, j) on the axis j of the vectors."""
+    if step.right == 1:
+        torch.mm(vectors, back, out=out)
+    elif step.left == 1:
+        torch.mm(matrix, vectors, out=out)
+    elif step.right == 4 and step.left > _MANY:
+        wide = torch.kron(back.contiguous(), torch.eye(4, dtype=matrix.dtype, device=matrix.device))
+        torch.mm(vectors.view(step.left, -1), wide, out=out.view(step.left, -1))
     else:
-        torch.bmm(
-            matrix.expand(left, rows, columns), vectors.view(left, columns, right), out=out.view(left, rows, right)
-        )
+        torch.bmm(matrix.expand(step.left, -1, -1), vectors, out=out)
 
 
-def _gather(vectors: Tensor, step: Apply, low: int, high: int) -> Tensor:
-    """(left, low, middle, high, right) -> (left * middle, low * high, right), a copy."""
-    return vectors.view(step.left, low, step.middle, high, step.right).transpose(1, 2).contiguous()
-
-
-def _scatter(moved: Tensor, step: Apply, low: int, high: int, out: Tensor) -> None:
-    """The way back, into `out`."""
-    shape = (step.left, low, step.middle, high, step.right)
-    out.view(shape).copy_(moved.view(step.left, step.middle, low, high, step.right).transpose(1, 2))
+def _apart(moved: Tensor, like: Tensor) -> Tensor:
+    """(left * middle, low * high, right) -> (left, low, middle, high, right)."""
+    left, low, middle, high, right = like.shape
+    return moved.view(left, middle, low, high, right).transpose(1, 2)

@@ -7,33 +7,88 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backends.twin.apply import add_outer, apply_adjoint, apply_block
+from backends.twin.apply import Block, Views, add_outer, apply_adjoint, apply_block
 from backends.twin.blocks import Matrices
 from backends.twin.buffers import BufferPool, Lease
 from backends.twin.plan import Apply, Join, Plan, Start
 from backends.twin.starts import start_of
 
+_OWN = 2**20
+"""Bytes up to which a plan's workspaces are its own and keep their views; larger ones are leased from the pool."""
+
 
 class Itinerary:
-    """A plan with what it needs on a device: indices, coefficients, offsets in the kept buffer.
+    """A plan with what it needs on a device: starts, offsets of every step's output in a buffer, workspaces.
 
     Args:
         plan: From `make_plan`.
         fused: The number of each of the plan's fused pairs in `Matrices.fused`.
-        dtype: torch.float32 or torch.float64.
-        device: Where the tensors live.
+        pool: Where large buffers come from.
+        like: Gives the dtype and the device.
     """
 
-    def __init__(self, plan: Plan, fused: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, plan: Plan, fused: Sequence[int], pool: BufferPool, like: Tensor) -> None:
         self.plan, self.fused = plan, tuple(fused)
         self.starts = {
-            index: start_of(step, dtype, device) for index, step in enumerate(plan.steps) if isinstance(step, Start)
+            index: start_of(step, like.dtype, like.device)
+            for index, step in enumerate(plan.steps)
+            if isinstance(step, Start)
         }
-        self.offsets, offset = [], 0
+        offsets = [0]
         for step in plan.steps:
-            self.offsets.append(offset)
-            offset += 0 if isinstance(step, Start) else step.elements
-        self.kept = offset
+            offsets.append(offsets[-1] + step.elements)
+        self._apart, self._in_turn = offsets, [(index % 2) * plan.largest for index in range(len(plan.steps))]
+        self._pool, self._like = pool, like
+        self._idle: dict[bool, list[Workspace]] = {False: [], True: []}
+
+    @property
+    def kept(self) -> int:
+        """Elements that a walk keeps for its gradient."""
+        return self._apart[-1]
+
+    def workspace(self, *, keep: bool) -> Workspace:
+        """A buffer for one walk: with a place for every step, or, of a chain that is not kept, two places in turn."""
+        in_turn = self.plan.is_chain and not keep
+        idle = self._idle[in_turn]
+        if idle:
+            return idle.pop()
+        offsets = self._in_turn if in_turn else self._apart
+        size = 2 * self.plan.largest if in_turn else self.kept
+        if size * self._like.element_size() > _OWN:
+            lease = self._pool.lease((size,), self._like)
+            return Workspace(self.plan, lease.buffer, offsets, lease=lease, in_turn=in_turn)
+        return Workspace(self.plan, self._like.new_empty(size), offsets, lease=None, in_turn=in_turn)
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Keep a small workspace for the next walk."""
+        if workspace.lease is None:
+            self._idle[workspace.in_turn].append(workspace)
+
+
+class Workspace:
+    """A buffer with a place for every step's output.
+
+    Attributes:
+        outputs: Of every step, flat.
+        inputs: Of every step, by slot: outputs of earlier steps.
+        views: Of blocks, in the shapes that their products take.
+        ends: The last output of every slot.
+    """
+
+    def __init__(
+        self, plan: Plan, buffer: Tensor, offsets: Sequence[int], *, lease: Lease | None, in_turn: bool
+    ) -> None:
+        self.lease, self.in_turn = lease, in_turn
+        self.outputs: list[Tensor] = []
+        self.inputs: list[list[Tensor]] = []
+        self.views: list[Views | None] = []
+        self.ends: dict[int, Tensor] = {}
+        for index, step in enumerate(plan.steps):
+            out = buffer[offsets[index] : offsets[index] + step.elements]
+            self.outputs.append(out)
+            self.inputs.append([self.ends.pop(slot) for slot in step.slots] if isinstance(step, Join) else [])
+            self.views.append(Views(step, self.ends[step.slot], out) if isinstance(step, Apply) else None)
+            self.ends[step.slot] = out
 
 
 class Cotangents:
@@ -59,71 +114,57 @@ class Walk:
         itinerary: What to walk.
         matrices: The blocks for the weights.
         table: (positions * 4, 4): by position and Pauli (I, Z, X, Y), what a measured one is before the last runs.
-        pool: Where large buffers come from.
         keep: Keep all that `adjoint` needs; without it a chain takes two buffers.
     """
 
-    def __init__(
-        self, itinerary: Itinerary, matrices: Matrices, table: Tensor, pool: BufferPool, *, keep: bool
-    ) -> None:
+    def __init__(self, itinerary: Itinerary, matrices: Matrices, table: Tensor, *, keep: bool) -> None:
         self._of, self._matrices, self._table = itinerary, matrices, table
-        plan = itinerary.plan
-        in_turn = plan.is_chain and not keep
-        size = 2 * plan.largest if in_turn else itinerary.kept
-        self._lease: Lease | None = pool.lease((size,), table) if size else None
-        self._pool = pool
-        self._inputs: list[Tensor | None] = []
-        """What went into each step, where it is kept and needed."""
-        self.vectors: dict[int, Tensor] = {}
-        """By slot: what is there at the end, flat."""
-        slots = self.vectors
-        for index, step in enumerate(plan.steps):
-            if isinstance(step, Start):
-                self._inputs.append(None)
-                slots[step.slot] = itinerary.starts[index].vectors(table)
-                continue
-            assert self._lease is not None
-            offset = (index % 2) * plan.largest if in_turn else itinerary.offsets[index]
-            out = self._lease.buffer[offset : offset + step.elements]
+        self._space = space = itinerary.workspace(keep=keep)
+        for index, step in enumerate(itinerary.plan.steps):
             if isinstance(step, Apply):
-                vectors = slots[step.slot]
-                apply_block(vectors, self._matrix(step), step, out)
-                self._inputs.append(vectors if keep else None)
+                apply_block(_known(space.views[index]), self._block(step), step)
+            elif isinstance(step, Start):
+                itinerary.starts[index].write(table, space.outputs[index])
             else:
-                _join([slots.pop(slot) for slot in step.slots], step, out)
-                self._inputs.append(None)
-            slots[step.slot] = out
+                _join(space.inputs[index], step, space.outputs[index])
+
+    def vectors(self, slot: int) -> Tensor:
+        """What is there at the end, flat."""
+        return self._space.ends[slot]
 
     def adjoint(self, cotangents: dict[int, Tensor], into: Cotangents) -> None:
-        """Carry the cotangents of `vectors` (by slot, flat, contiguous) forth, and add what they give on the way."""
+        """Carry the cotangents of `vectors` (by slot, flat) forth, and add what they give on the way."""
         plan = self._of.plan
-        lease = self._pool.lease((2 * plan.largest,), self._table) if plan.is_chain and self._of.kept else None
+        space = self._of.workspace(keep=False)
+        for slot, cotangent in cotangents.items():
+            space.ends[slot].copy_(cotangent)
         for index in range(len(plan.steps) - 1, -1, -1):
             step = plan.steps[index]
-            cotangent = cotangents.pop(step.slot)
-            if isinstance(step, Start):
-                self._of.starts[index].add_adjoint(cotangent, self._table, into.table)
-            elif isinstance(step, Apply):
-                vectors = self._inputs[index]
-                assert vectors is not None
-                fused = step.is_fused
+            if isinstance(step, Apply):
+                views, fused = _known(space.views[index]), step.is_fused
                 gradient = into.of_fused[self._of.fused[step.matrix]] if fused else into.of_single[step.matrix]
-                add_outer(vectors, cotangent, step, gradient)
-                if lease is None:
-                    before = torch.empty_like(vectors)
-                else:
-                    offset = (index % 2) * plan.largest
-                    before = lease.buffer[offset : offset + vectors.numel()]
-                apply_adjoint(cotangent, self._matrix(step), step, before)
-                cotangents[step.slot] = before
+                add_outer(_known(self._space.views[index]), views, step, gradient)
+                apply_adjoint(views, self._block(step), step)
+            elif isinstance(step, Start):
+                self._of.starts[index].add_adjoint(space.outputs[index], self._table, into.table)
             else:
-                for slot, part in zip(step.slots, _split(cotangent, step), strict=True):
-                    cotangents[slot] = part
+                _split(space.outputs[index], step, space.inputs[index])
+        self._of.give_back(space)
 
-    def _matrix(self, step: Apply) -> Tensor:
+    def _block(self, step: Apply) -> Block:
         if step.is_fused:
             return self._matrices.fused[self._of.fused[step.matrix]]
         return self._matrices.single[step.matrix]
+
+    def __del__(self) -> None:
+        space = getattr(self, "_space", None)
+        if space is not None:
+            self._of.give_back(space)
+
+
+def _known(views: Views | None) -> Views:
+    assert views is not None
+    return views
 
 
 def _join(parts: Sequence[Tensor], step: Join, out: Tensor) -> None:
@@ -134,12 +175,11 @@ def _join(parts: Sequence[Tensor], step: Join, out: Tensor) -> None:
         row += height
 
 
-def _split(cotangent: Tensor, step: Join) -> list[Tensor]:
-    whole, row, parts = cotangent.view(-1, *[4] * len(step.support)), 0, []
-    for support, height in zip(step.supports, step.heights, strict=True):
-        parts.append(whole[(slice(row, row + height), *_where(step, support))].reshape(-1))
+def _split(cotangent: Tensor, step: Join, parts: Sequence[Tensor]) -> None:
+    whole, row = cotangent.view(-1, *[4] * len(step.support)), 0
+    for part, support, height in zip(parts, step.supports, step.heights, strict=True):
+        part.view(-1, *[4] * len(support)).copy_(whole[(slice(row, row + height), *_where(step, support))])
         row += height
-    return parts
 
 
 def _where(step: Join, support: tuple[int, ...]) -> list[slice | int]:

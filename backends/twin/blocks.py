@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backends.twin.apply import Block
 from backends.twin.plan import Fused
 from backends.twin.program import Program, Run
 from backends.twin.rotations import ORDER, Rotations
@@ -61,7 +62,8 @@ class Matrices:
     """`Blocks` for given weights.
 
     Attributes:
-        single: (blocks, 16, 16), and as a list.
+        stacked: (blocks, 16, 16).
+        single: The same, one by one.
         fused: By number, (64, 64), row the triple that goes in.
         last: (positions, 4, 4): the runs at the end, transposed.
     """
@@ -74,8 +76,8 @@ class Matrices:
         self._high = rows[count : 2 * count].view(count, 1, 4, 1, 4)
         self.last = rows[2 * count :]
         self.stacked = (self._low * self._high).view(count, 16, 16) @ blocks.channels
-        self.single = self.stacked.unbind()
-        self.fused: list[Tensor] = [self.stacked] * blocks.fused_count
+        self.single = [Block(matrix) for matrix in self.stacked.unbind()]
+        self.fused: dict[int, Block] = {}
         self._factors = [fusion.evaluate(self.stacked, self.fused) for fusion in blocks.fusions]
 
     def adjoint(self, single: Tensor, fused: Tensor, last: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ class _Fusion:
         self.backs = tuple(tuple(int(i) for i in np.argsort(order)) for order in self.orders)
         self.pairs = [number for number, _ in pairs]
 
-    def evaluate(self, single: Tensor, fused: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def evaluate(self, single: Tensor, fused: dict[int, Block]) -> tuple[Tensor, Tensor]:
         """Set the fused matrices; returns the factors, which the adjoint needs."""
         if not self.pairs:
             return single, single
@@ -121,7 +123,7 @@ class _Fusion:
         right = single[self.second].view(shape).permute(self.orders[1]).reshape(-1, 4, 64)
         product = (left @ right).view(-1, *[4] * 6).permute(self.orders[2]).reshape(-1, 64, 64)
         for number, matrix in zip(self.pairs, product.unbind(), strict=True):
-            fused[number] = matrix
+            fused[number] = Block(matrix)
         return left, right
 
     def add_adjoint(self, factors: tuple[Tensor, Tensor], fused: Tensor, single: Tensor) -> None:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from backends.twin.products import Products
 
-_WHOLE = 6
+_WHOLE = 4
 """Up to so many wires the product states are written out; beyond, as two halves."""
 
 
 class Contraction:
     """Product states (batch, k, 4), seen on a support, against observables on it.
 
-    Between `values` and `adjoint` stand products: (batch, 4^|support|) up to 6 wires, else those of the two halves
+    Between `values` and `adjoint` stand products: (batch, 4^|support|) up to 4 wires, else those of the two halves
     beside each other, (batch, 4^half + 4^rest).
     """
 

@@ -75,11 +75,11 @@ class Heisenberg:
         self.pool = BufferPool() if pool is None else pool
         self.plans = tuple(plans)
         fused: dict[Fused, int] = {}
+        like = torch.empty(0, dtype=dtype, device=device)
         self.itineraries = [
-            Itinerary(plan, [fused.setdefault(pair, len(fused)) for pair in plan.fused], dtype, device)
+            Itinerary(plan, [fused.setdefault(pair, len(fused)) for pair in plan.fused], self.pool, like)
             for plan in self.plans
         ]
-        like = torch.empty(0, dtype=dtype, device=device)
         self.blocks = Blocks(program, list(fused), n_inputs=n_inputs, n_weights=n_weights, like=like)
         self.first = Rotations(program.first, _ZERO, n_inputs=n_inputs, n_weights=n_weights, like=like)
         readout = torch.as_tensor(program.readout, dtype=dtype, device=device)
@@ -153,7 +153,7 @@ class _Call:
         def one(number: int) -> None:
             walk = self._walk(number, keep=keep)
             for end in kernel.plans[number].ends:
-                vectors = walk.vectors[end.slot].view(len(end.rows), -1)
+                vectors = walk.vectors(end.slot).view(len(end.rows), -1)
                 for row, column in zip(end.rows, self.contractions[end.support].values(vectors), strict=True):
                     columns[row] = column
             if keep:
@@ -176,7 +176,7 @@ class _Call:
             by_states: list[tuple[tuple[int, ...], Tensor]] = []
             by_slot: dict[int, Tensor] = {}
             for end in kernel.plans[number].ends:
-                vectors = walk.vectors[end.slot].view(len(end.rows), -1)
+                vectors = walk.vectors(end.slot).view(len(end.rows), -1)
                 outer = columns if len(end.rows) == len(columns) else columns[list(end.rows)]
                 by_vectors, by_products = self.contractions[end.support].adjoint(vectors, outer)
                 by_slot[end.slot] = by_vectors.view(-1)
@@ -211,7 +211,7 @@ class _Call:
 
     def _walk(self, number: int, *, keep: bool) -> Walk:
         kernel = self.kernel
-        return Walk(kernel.itineraries[number], self.matrices, self.table, kernel.pool, keep=keep)
+        return Walk(kernel.itineraries[number], self.matrices, self.table, keep=keep)
 
     def _each(self, one: Callable[[int], None]) -> None:
         """Do one plan after the other, or several at a time."""

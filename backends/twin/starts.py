@@ -21,8 +21,8 @@ _INDEX = (0, 2, 3, 1)
 class StartVectors(Protocol):
     """The observables of a `plan.Start`."""
 
-    def vectors(self, table: Tensor) -> Tensor:
-        """(rows * 4^|support|,)."""
+    def write(self, table: Tensor, out: Tensor) -> None:
+        """Write the vectors, (rows * 4^|support|,), to `out`."""
         ...
 
     def add_adjoint(self, cotangent: Tensor, table: Tensor, into: Tensor) -> None:
@@ -55,11 +55,9 @@ class _Thin:
             torch.tensor(index, dtype=torch.long, device=device) for index in (entries, places)
         )
         self.coefficients = torch.tensor(coefficients, dtype=dtype, device=device)
-        self.elements = step.elements
 
-    def vectors(self, table: Tensor) -> Tensor:
-        values = table.view(-1)[self.entries] * self.coefficients
-        return values.new_zeros(self.elements).index_add_(0, self.places, values)
+    def write(self, table: Tensor, out: Tensor) -> None:
+        out.zero_().index_add_(0, self.places, table.view(-1)[self.entries] * self.coefficients)
 
     def add_adjoint(self, cotangent: Tensor, table: Tensor, into: Tensor) -> None:
         into.view(-1).index_add_(0, self.entries, cotangent[self.places] * self.coefficients)
@@ -87,9 +85,10 @@ class _Dense:
         self.entries = tuple(part.contiguous().to(device) for part in (entries[..., :half], entries[..., half:]))
         self.shape = (rows, terms)
 
-    def vectors(self, table: Tensor) -> Tensor:
+    def write(self, table: Tensor, out: Tensor) -> None:
         (left, _), (right, _) = self._halves(table)
-        return torch.bmm((self.coefficients[..., None] * left).transpose(1, 2), right).view(-1)
+        shape = (self.shape[0], left.shape[2], right.shape[2])
+        torch.bmm((self.coefficients[..., None] * left).transpose(1, 2), right, out=out.view(shape))
 
     def add_adjoint(self, cotangent: Tensor, table: Tensor, into: Tensor) -> None:
         (left, left_of), (right, right_of) = self._halves(table)
