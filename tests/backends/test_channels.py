@@ -1,10 +1,12 @@
 """The noise of single gates, against Aer's own."""
 
 import warnings
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
 import pytest
+from qiskit import QuantumCircuit
 from qiskit.circuit import Measure
 from qiskit.circuit.library import SXGate, XGate
 from qiskit.providers import BackendV2
@@ -18,7 +20,9 @@ from backends.target import SubDevice
 from backends.twin.channels import Channels
 from backends.twin.pauli import average_infidelity, depolarising, ptm_of_unitary, thermal_relaxation
 from backends.twin.program import build_program
+from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, QrunWarning
+from circuits.qgan import generator
 from tests.backends.reference import compiled
 
 PAULIS = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
@@ -275,3 +279,22 @@ def test_only_the_qubits_in_use_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     expected = build_program(circuit, Channels(whole, circuit.physical_qubits))
     got = build_program(circuit, Channels(Whole(), circuit.physical_qubits))
     assert all(np.array_equal(a.channel, b.channel) for a, b in zip(got.blocks, expected.blocks, strict=True))
+
+
+def test_a_circuit_on_a_broken_gate_is_computed_and_warned_of() -> None:
+    whole = get_target("fake_kyiv").backend.target
+    broken = min(wires for wires, properties in whole["ecr"].items() if properties.error == 1.0)
+    circuit = QuantumCircuit(2)
+    circuit.sx(0)
+    circuit.ecr(0, 1)
+    compiled_ = replace(compiled("fake_kyiv", 2, 1, "linear"), circuit=circuit, physical_qubits=broken)
+    says = f"ecr on qubits {broken[0]}, {broken[1]} has an error of 1.0"
+    with pytest.warns(QrunWarning, match=says):
+        program = build_program(compiled_, Channels(whole, broken))
+    # With the error capped at 4/5, nothing but the relaxation of the maximally mixed state is left.
+    (block,) = program.blocks
+    assert np.abs(block.channel[:, 1:]).max() < 0.07
+    avoided = compile_ansatz(generator(4, 1, "linear"), get_target("fake_kyiv").backend, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_program(avoided, Channels(whole, avoided.physical_qubits))

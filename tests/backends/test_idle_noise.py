@@ -17,7 +17,10 @@ from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
+from backends.observables import single_z
+from backends.protocol import Request
 from backends.twin.channels import Channels
+from backends.twin.executor import TwinExecutor
 from backends.twin.program import Program, Run, build_program
 from backends.twin.schedule import with_delays
 from circuits.compile import compile_ansatz
@@ -304,3 +307,22 @@ def test_a_gate_without_a_length_cannot_be_scheduled() -> None:
     own.h(0)
     with pytest.raises(QrunError, match=r"no gate h on qubit \d: its gates are sx, x"):
         with_delays(on_lima(own), target)
+
+
+def test_the_engine_schedules_when_it_is_told_to() -> None:
+    target, plain = get_target("fake_fez"), compiled("fake_fez", 4, 1, "circular")
+    inputs, weights = draw(plain, 2, 5)
+    circuit = scheduled("fake_fez", 4, 1, "circular")
+    program = program_of("fake_fez", circuit)
+    (idle,) = TwinExecutor(target, idle_noise=True).run([Request(plain, single_z(4), inputs, weights)])
+    (own,) = TwinExecutor(target).run([Request(circuit, single_z(4), inputs, weights)])
+    (without,) = TwinExecutor(target).run([Request(plain, single_z(4), inputs, weights)])
+    assert np.abs(idle.values - own.values).max() < EXACT
+    assert np.abs(idle.values - without.values).max() > 1e-4
+    for row, values in zip(inputs, idle.values, strict=True):
+        vector = evaluate(program, row, weights)
+        for virtual, value in enumerate(values):
+            position = program.outputs[virtual]
+            where = tuple(3 if p == position else 0 for p in range(vector.ndim))
+            offset, scale = program.readout[position]
+            assert value == pytest.approx(offset + scale * vector[where], abs=EXACT)
