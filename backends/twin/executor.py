@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +44,14 @@ class _Job:
     program: Program
     plans: tuple[Plan, ...]
     kernel: Heisenberg | None = None
+    paths: dict[tuple[int, int], Path] = field(default_factory=dict)
+
+    def path(self, batch: int, weight_vectors: int) -> Path:
+        """The cheaper way for so many samples and different weight vectors."""
+        key = (batch, weight_vectors)
+        if key not in self.paths:
+            self.paths[key] = choose(self.program, self.plans, batch, weight_vectors)
+        return self.paths[key]
 
 
 class TwinExecutor:
@@ -148,7 +156,7 @@ class TwinExecutor:
         job = self._job(circuit, observables)
         inputs = inputs.to(dtype=self.dtype, device=self.device)
         weights = weights.to(dtype=self.dtype, device=self.device)
-        if weights.ndim == 2 or _path(job, len(inputs), 1).name == "density":
+        if weights.ndim == 2 or job.path(len(inputs), 1).name == "density":
             return self._density(circuit, len(inputs), gradient=True).values(job.sums, inputs, weights)
         return self._heisenberg(job).values(inputs, weights)
 
@@ -198,7 +206,7 @@ class TwinExecutor:
 
     def explain(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...], batch: int) -> str:
         """How this engine evaluates a circuit for a batch and one weight vector, and why, in a sentence."""
-        path = _path(self._job(circuit, observables), batch, 1)
+        path = self._job(circuit, observables).path(batch, 1)
         return f"{path.name}: {path.why}"
 
     def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
@@ -216,7 +224,7 @@ class TwinExecutor:
                 values, errors = estimate(density, sums, inputs, weights, shots=self.shots, rng=rng)
                 return values, errors, {"path": "density", "why": "bitstrings come from the joint distribution"}
             rows, which = np.unique(np.atleast_2d(request.weights), axis=0, return_inverse=True)
-            path = _path(job, len(inputs), len(rows))
+            path = job.path(len(inputs), len(rows))
             values = np.empty(shape)
             if path.name == "density":
                 weights = self._tensor(rows[0] if len(rows) == 1 else request.weights)
@@ -292,10 +300,6 @@ class TwinExecutor:
 
     def _tensor(self, array: FloatArray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
-
-
-def _path(job: _Job, batch: int, weight_vectors: int) -> Path:
-    return choose(job.program, job.plans, batch, weight_vectors)
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
