@@ -73,24 +73,24 @@ class TwinModule(torch.nn.Module):
         )
         _check_split(circuit, inputs, weights)
         self._target = as_target(backend)
-        terms = [terms_of(observable) for observable in observables]
-        if not terms:
-            raise UsageError("a TwinModule needs observables.", "Give at least one.")
-        self._prepared = Preparer(self._target).prepare(circuit, support(terms), inputs)
-        self._observables = self._prepared.observables(tuple(terms))
         self._settings: dict[str, Any] = {
             "readout_error": readout_error,
             "idle_noise": idle_noise,
             "threads": threads,
         }
+        self._engine: TwinExecutor | None = self._make_engine(as_dtype(dtype), device)
+        dtype, where = self._engine.dtype, self._engine.device
+        terms = [terms_of(observable) for observable in observables]
+        if not terms:
+            raise UsageError("a TwinModule needs observables.", "Give at least one.")
+        self._prepared = Preparer(self._target).prepare(circuit, support(terms), inputs)
+        self._observables = self._prepared.observables(tuple(terms))
         # Columns of (inputs, weights) in the order of the circuit's parameters.
         place = {parameter: number for number, parameter in enumerate((*inputs, *weights))}
         self._order = [place[parameter] for parameter in circuit.parameters]
         self.n_inputs, self.n_outputs = len(inputs), len(terms)
-        self.weight = torch.nn.Parameter(
-            torch.as_tensor(_initial(initial_weights, len(weights), seed), dtype=as_dtype(dtype), device=device)
-        )
-        self._engine = self._make_engine()
+        start = _initial(initial_weights, len(weights), seed)
+        self.weight = torch.nn.Parameter(torch.as_tensor(start, dtype=dtype, device=where))
 
     def forward(self, inputs: Tensor | None = None) -> Tensor:
         """(batch, n_inputs) radians -> (batch, m), in the dtype of the weights; (n_inputs,) -> (m,).
@@ -121,15 +121,18 @@ class TwinModule(torch.nn.Module):
         """For print(module)."""
         return f"{self.n_inputs} inputs, {len(self.weight)} weights, {self.n_outputs} outputs on {self._target.name}"
 
-    def _matching_engine(self) -> TwinExecutor:
-        if self._engine.dtype != self.weight.dtype or torch.device(self._engine.device) != self.weight.device:
-            self._engine = self._make_engine()
-        return self._engine
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies make an engine of their own: its buffers cannot be copied.
+        return {**self.__dict__, "_engine": None}
 
-    def _make_engine(self) -> TwinExecutor:
-        return TwinExecutor(
-            self._target, dtype=as_dtype(self.weight.dtype), device=str(self.weight.device), **self._settings
-        )
+    def _matching_engine(self) -> TwinExecutor:
+        engine = self._engine
+        if engine is None or engine.dtype != self.weight.dtype or engine.device != self.weight.device:
+            engine = self._engine = self._make_engine(as_dtype(self.weight.dtype), self.weight.device)
+        return engine
+
+    def _make_engine(self, dtype: torch.dtype, device: str | torch.device) -> TwinExecutor:
+        return TwinExecutor(self._target, dtype=dtype, device=device, **self._settings)
 
 
 def _check_split(circuit: QuantumCircuit, inputs: tuple[Parameter, ...], weights: tuple[Parameter, ...]) -> None:

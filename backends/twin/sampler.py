@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from qiskit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, BitArray, DataBin, PrimitiveJob, PrimitiveResult, SamplerPubResult
 from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 from qiskit.providers import BackendV2
@@ -116,7 +115,8 @@ class TwinSampler(BaseSamplerV2):
         _checked_shots(pub.shots)
         prepared = self._preparer.prepare(circuit)
         flips = {q: self.target.readout_errors(q)[0] if self._readout_error else 0.0 for q in bits.values()}
-        rows = pub.parameter_values.as_array(circuit.parameters).reshape(pub.parameter_values.size, -1)
+        values = pub.parameter_values.as_array(circuit.parameters)
+        rows = values.reshape(pub.parameter_values.size, circuit.num_parameters)
         return _Task(pub, prepared, rows, bits, flips)
 
     def _run(self, tasks: list[_Task], seed: int) -> PrimitiveResult[SamplerPubResult]:
@@ -141,18 +141,21 @@ class _Task:
     def result(self, executor: TwinExecutor, random: np.random.Generator) -> SamplerPubResult:
         """Draw the PUB's shots, row after row."""
         circuit, shots, shape = self.pub.circuit, self.pub.shots, self.pub.shape
-        read = np.zeros((len(self.rows), shots, circuit.num_clbits), dtype=np.uint8)
+        places = {register.name: [circuit.find_bit(bit).index for bit in register] for register in circuit.cregs}
+        packed = {
+            name: np.zeros((len(self.rows), shots, -(-len(bits) // 8)), dtype=np.uint8) for name, bits in places.items()
+        }
         chunk = max(1, _CHUNK >> len(self.prepared.wires))
         for start in range(0, len(self.rows), chunk):
             inputs, weights = self.prepared.split(self.rows[start : start + chunk])
             compiled = self.prepared.compiled
             for row, probabilities in enumerate(executor.probabilities(compiled, inputs, weights), start):
-                read[row] = self._draw(probabilities, random)
+                read = self._draw(probabilities, random)
+                for name, bits in places.items():
+                    packed[name][row] = _pack(read[:, bits])
         data = {
-            register.name: BitArray(
-                _pack(read[..., _indices(circuit, register)]).reshape(*shape, shots, -1), len(register)
-            )
-            for register in circuit.cregs
+            name: BitArray(packed[name].reshape(*shape, *packed[name].shape[1:]), len(bits))
+            for name, bits in places.items()
         }
         metadata = {
             "shots": shots,
@@ -180,10 +183,6 @@ class _Task:
             else:
                 read[:, bit] = (outcomes >> wire) & 1
         return read
-
-
-def _indices(circuit: QuantumCircuit, register: object) -> list[int]:
-    return [circuit.find_bit(bit).index for bit in register]  # type: ignore[attr-defined]
 
 
 def _pack(bits: BitMatrix) -> BitMatrix:

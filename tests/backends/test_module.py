@@ -1,0 +1,129 @@
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.catalog import get_target
+from backends.twin.module import TwinModule
+from circuits.errors import UsageError
+from tests.backends.isa import angles, exact, paulis, reference, transpiled
+
+LIMA = get_target("fake_lima").backend
+
+
+def module(kind: str, qubits: int = 2, **options: object) -> TwinModule:
+    isa = transpiled("fake_lima", kind, qubits)
+    inputs = [p for p in isa.parameters if not p.name.startswith("w")]
+    laid_out = [o.apply_layout(isa.layout) for o in paulis(qubits, 3)]
+    return TwinModule(isa, laid_out, LIMA, input_params=inputs, **{"dtype": "float64", **options})
+
+
+@pytest.mark.parametrize("kind", ["linear", "feature_map"])
+def test_values_and_gradients(kind: str) -> None:
+    isa = transpiled("fake_lima", kind, 2)
+    weights = np.linspace(-1, 1, isa.num_parameters - 2)
+    layer = module(kind, initial_weights=weights)
+    z = torch.tensor(angles(isa, 3)[:, :2], requires_grad=True)
+    inputs = [p for p in isa.parameters if not p.name.startswith("w")]
+    named = [*inputs, *(p for p in isa.parameters if p not in inputs)]
+    order = [named.index(p) for p in isa.parameters]
+    rows = np.concatenate([z.detach().numpy(), np.tile(weights, (3, 1))], 1)[:, order]
+    assert np.abs(layer(z).detach().numpy() - exact(reference("fake_lima", isa, 2), paulis(2, 3), rows)).max() < 1e-10
+    assert torch.equal(layer(z[1]), layer(z)[1]) or torch.allclose(layer(z[1]), layer(z)[1], atol=1e-14)
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(layer, {"weight": w}, (x,)), (z, layer.weight), eps=1e-5, atol=1e-8
+    )
+
+
+def test_an_angle_that_mixes_inputs_and_weights() -> None:
+    """rz(x w): the gradients by both through one gate, and w enters elsewhere, too."""
+    x, w = Parameter("x"), ParameterVector("w", 2)
+    circuit = QuantumCircuit(2)
+    circuit.sx(0)
+    circuit.rz(x * w[0] + w[1], 0)
+    circuit.sx(0)
+    circuit.cx(0, 1)
+    circuit.rz(w[0], 1)
+    circuit.sx(1)
+    layer = TwinModule(circuit, ["IZ", "ZI", "XY"], LIMA, input_params=[x], dtype="float64", seed=1)
+    z = torch.tensor([[0.4], [-1.2]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(layer, {"weight": w}, (x,)), (z, layer.weight), eps=1e-5, atol=1e-8
+    )
+
+
+def test_as_a_layer() -> None:
+    layer = module("linear", dtype="float32", seed=5)
+    assert repr(layer) == "TwinModule(2 inputs, 8 weights, 3 outputs on fake_lima)"
+    assert list(layer.state_dict()) == ["weight"]
+    assert torch.equal(layer.weight, module("linear", dtype="float32", seed=5).weight)
+    assert not torch.equal(layer.weight, module("linear", dtype="float32", seed=6).weight)
+    saved = io.BytesIO()
+    torch.save(layer.state_dict(), saved)
+    saved.seek(0)
+    other = module("linear", dtype="float32", seed=6)
+    other.load_state_dict(torch.load(saved))
+    z = torch.linspace(-1, 1, 8).reshape(4, 2)
+    assert torch.equal(other(z), layer(z))
+    assert layer(z).dtype == torch.float32
+    assert layer(torch.zeros(0, 2)).shape == (0, 3)
+    rough = layer(z)
+    assert torch.allclose(layer.double()(z), rough.double(), atol=1e-5)
+    assert layer(z).dtype == torch.float64
+    assert (layer(z) - rough).abs().max() > 1e-12, "the engine follows the module's dtype"
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(z), layer(z))
+        assert twin.weight is not layer.weight
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), module("linear", dtype="float32"), torch.nn.Linear(3, 1))
+    model(torch.ones(2, 3)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_without_inputs() -> None:
+    isa = transpiled("fake_lima", "linear", 2)
+    z = SparsePauliOp("IZ").apply_layout(isa.layout)
+    layer = TwinModule(isa, [z], LIMA, initial_weights=angles(isa, 1)[0])
+    assert layer().shape == (1,)
+    assert torch.equal(layer(torch.zeros(2, 0))[1], layer())
+    layer().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().max() > 0.01
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu() -> None:
+    z = torch.linspace(-1, 1, 8).reshape(4, 2)
+    for kind in ("linear", "feature_map"):
+        here, there = module(kind), module(kind).to("cuda")
+        assert there(z).device.type == "cuda"
+        assert torch.allclose(there(z).cpu(), here(z), atol=1e-10)
+
+
+def test_wrong_inputs() -> None:
+    isa = transpiled("fake_lima", "linear", 2)
+    z, p = SparsePauliOp("IZ").apply_layout(isa.layout), list(isa.parameters)
+    for options, says in (
+        ({"input_params": [Parameter("q")]}, "has no parameters q"),
+        ({"input_params": p[:2], "weight_params": p[1:]}, "named twice"),
+        ({"input_params": p[:2], "weight_params": p[3:]}, "neither inputs nor weights"),
+        ({"initial_weights": [0.0]}, r"initial_weights have shape \(1,\)"),
+        ({"initial_weights": np.full(10, np.inf)}, "finite numbers"),
+        ({"dtype": "half"}, "unknown dtype"),
+        ({"device": "abacus"}, "torch cannot compute on 'abacus'"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            TwinModule(isa, [z], LIMA, **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="needs observables"):
+        TwinModule(isa, [], LIMA)
+    layer = TwinModule(isa, [z], LIMA, input_params=p[:2])
+    with pytest.raises(UsageError, match=r"inputs have shape \(4, 3\), the module takes \(batch, 2\)"):
+        layer(torch.zeros(4, 3))
+    with pytest.raises(UsageError, match="is nan"):
+        layer(torch.full((1, 2), torch.nan))
