@@ -143,10 +143,17 @@ def experiment(
         str | None,
         typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="twin (exact, noisy) or aer (shots). \\[default: twin]")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="twin (exact, noisy), aer (shots), or qml (EstimatorQNN on Aer, slow: a reference). \\[default: twin]"
+        ),
+    ] = None,
     shots: Annotated[
         int | None,
-        typer.Option(help="Shots a circuit: the twin samples instead of being exact; aer takes 1024 if not told."),
+        typer.Option(
+            help="Shots a circuit: the twin samples instead of being exact; aer and qml take 1024 if not told."
+        ),
     ] = None,
     idle_noise: Annotated[
         bool | None, typer.Option("--idle-noise", help="Qubits also relax while they wait, with --engine twin.")
@@ -264,13 +271,6 @@ def backends_show(
         show_target(target)
 
 
-RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)]
-
-
-@runs_app.command("list")
-@guarded
-def runs_list(as_json: JsonOption = False) -> None:
-    """All runs, oldest first."""
 @backends_app.command("save")
 @guarded
 def backends_save(
@@ -290,6 +290,13 @@ def backends_save(
         typer.echo(f"saved {saved.name}, calibrated {saved.calibration_date}, to {file} (SHA-256 {saved.sha256})")
 
 
+RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)]
+
+
+@runs_app.command("list")
+@guarded
+def runs_list(as_json: JsonOption = False) -> None:
+    """All runs, oldest first."""
     from runner.history import describe_runs
     from runner.view import show_runs
 

@@ -39,7 +39,7 @@ class RunConfig(Settings):
     experiment: str
     backend: str = "fake_kyiv"
     snapshot_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    engine: Literal["twin", "aer"] = "twin"
+    engine: Literal["twin", "aer", "qml"] = "twin"
     shots: int | None = Field(None, ge=1, le=10_000_000)
     idle_noise: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
