@@ -14,7 +14,7 @@ from qiskit.circuit.classical import expr
 from qiskit.quantum_info import DensityMatrix, Kraus, Operator, SuperOp
 from qiskit.transpiler import InstructionProperties, Target, generate_preset_pass_manager
 from qiskit_aer import AerSimulator
-from qiskit_aer.noise import NoiseModel
+from qiskit_aer.noise import NoiseModel, thermal_relaxation_error
 
 from backends.catalog import get_target
 from backends.observables import single_z
@@ -26,11 +26,12 @@ from backends.twin.schedule import with_delays
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
 from circuits.types import Ansatz, CompiledCircuit
-from tests.backends.reference import compiled, draw, noise_model
+from tests.backends.reference import Evolution, compiled, draw, noise_model
 
 DEVICES = ["fake_kyiv", "fake_fez", "fake_torino", "fake_lima"]
-EXACT, AER = 1e-11, 1e-8
-"""Aer drops the terms of a noise mixture that are less likely than 1e-10: some tens of them stay below 1e-8."""
+EXACT = 1e-11
+"""Against Aer the same, and what Aer drops: the terms of a noise mixture that are less likely than 1e-10 (`dropped`).
+On fake_fez that is up to 3e-8 at five qubits, on fake_torino 7e-9, on the two others nothing."""
 PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 
 
@@ -129,6 +130,19 @@ def aer(device: str, circuit: CompiledCircuit, bound: QuantumCircuit) -> np.ndar
     return np.asarray(simulator.run(saved).result().data()["density_matrix"])
 
 
+def dropped(device: str, circuit: CompiledCircuit) -> float:
+    """How far Aer may be off, for gates and delays."""
+    target, total = get_target(device), 0.0
+    for instruction in circuit.circuit.data:
+        if instruction.operation.name == "delay":
+            wire = circuit.circuit.find_bit(instruction.qubits[0]).index
+            of_qubit = target.backend.target.qubit_properties[circuit.physical_qubits[wire]]
+            seconds = instruction.operation.duration * target.backend.dt
+            error = thermal_relaxation_error(of_qubit.t1, min(of_qubit.t2, 2 * of_qubit.t1), seconds)
+            total += 2 * sum(p for p in error.probabilities if p < 1e-10)
+    return total + Evolution(target, circuit).dropped_by_aer()
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     device=st.sampled_from(DEVICES),
@@ -141,7 +155,9 @@ def test_the_state_is_aers_and_quantum_infos(device: str, qubits: int, entanglem
     program, (inputs, weights) = program_of(device, circuit), draw(circuit, 1, seed)
     got, bound = evaluate(program, inputs[0], weights), bind(circuit, inputs[0], weights)
     assert np.abs(got - pauli_vector(exact(device, circuit, bound), program)).max() < EXACT
-    assert np.abs(got - pauli_vector(aer(device, circuit, bound), program)).max() < AER
+    off = dropped(device, circuit)
+    assert off < 1e-7  # else the comparison would say little
+    assert np.abs(got - pauli_vector(aer(device, circuit, bound), program)).max() < EXACT + off
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -209,7 +225,7 @@ def test_delays_of_the_user_count_without_a_schedule_in_every_unit() -> None:
         circuit = on_lima(own)
         program = program_of("fake_lima", circuit)
         states.append(evaluate(program, np.zeros(0), np.zeros(0)))
-        assert np.abs(states[-1] - pauli_vector(aer("fake_lima", circuit, own), program)).max() < AER
+        assert np.abs(states[-1] - pauli_vector(aer("fake_lima", circuit, own), program)).max() < EXACT
         if unit in ("dt", "s", "us"):
             assert np.abs(states[-1] - pauli_vector(exact("fake_lima", circuit, own), program)).max() < EXACT
     assert np.allclose(states[0], states[1:3], rtol=0, atol=1e-14)
