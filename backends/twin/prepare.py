@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class Preparer:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._known: OrderedDict[Hashable, Prepared] = OrderedDict()
+        self._lock = threading.Lock()  # jobs run in threads of their own
 
     def prepare(
         self, circuit: QuantumCircuit, qubits: Iterable[int] = (), inputs: Sequence[Parameter] | None = None
@@ -94,12 +96,13 @@ class Preparer:
         """
         read = tuple(sorted(set(qubits)))
         key = (fingerprint(circuit), read, None if inputs is None else tuple(inputs))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._prepare(circuit, read, inputs)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = self._prepare(circuit, read, inputs)
+                if len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(key)
         return known
 
     def _prepare(

@@ -28,7 +28,9 @@ def test_engines_by_name() -> None:
     [
         ("twn", {}, "Did you mean twin"),
         ("qpu", {}, "Known: twin, aer"),
-        ("twin", {"shots": 100}, "takes no shots"),
+        ("twin", {"shots": 0}, "shots must be 1 or more"),
+        ("qml", {"idle_noise": True}, "the engine qml has no idle noise"),
+        ("qml", {"shots": 0}, "shots must be 1 or more"),
         ("aer", {"shots": 0}, "shots must be 1 or more"),
         ("twin", {"precision": "half"}, "unknown precision 'half'"),
     ],

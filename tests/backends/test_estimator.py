@@ -16,7 +16,9 @@ from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
+from backends.protocol import Request
 from backends.twin.estimator import TwinEstimator, shots_for
+from backends.twin.executor import TwinExecutor
 from circuits.errors import UsageError
 from tests.backends.isa import angles, encoder, exact, paulis, reference, transpiled
 
@@ -51,6 +53,18 @@ def test_equals_the_evolution_through_a_whole_transpile(
     single = TwinEstimator(get_target(device), readout_error=readout_error, dtype="float32")
     rough = single.run([(isa, [[o] for o in laid_out], rows)]).result()[0]
     assert np.abs(rough.data.evs - there.T).max() < 3e-5
+
+
+def test_waiting_qubits() -> None:
+    """idle_noise is the engine's: the same as on the circuit that the layout gives, and not the same as without."""
+    isa, rows = transpiled("fake_kyiv", "circular", 4), angles(transpiled("fake_kyiv", "circular", 4), 2)
+    wanted, target = paulis(4, 3), get_target("fake_kyiv")
+    pub = isa, [[o.apply_layout(isa.layout)] for o in wanted], rows
+    circuit = reference("fake_kyiv", isa, 4).circuit
+    (there,) = TwinExecutor(target, idle_noise=True).run([Request(circuit, wanted, np.zeros((2, 0)), rows)])
+    waiting = TwinEstimator(target, idle_noise=True).run([pub]).result()[0].data.evs
+    assert np.abs(waiting - there.values.T).max() < 1e-12
+    assert np.abs(waiting - TwinEstimator(target).run([pub]).result()[0].data.evs).max() > 1e-4
 
 
 @pytest.fixture(scope="module")
