@@ -35,10 +35,10 @@ class Views:
 
 
 class Block:
-    """One block's matrix, and the parts of it that count where it adds a wire."""
+    """One block's matrix and its transposition, and the parts of them that count where it adds a wire."""
 
-    def __init__(self, matrix: Tensor) -> None:
-        self._whole = (matrix, matrix.mT)
+    def __init__(self, matrix: Tensor, back: Tensor) -> None:
+        self._whole = (matrix, back)
 
     def of(self, step: Apply) -> tuple[Tensor, Tensor]:
         """The columns that count, and their transposition."""

@@ -76,7 +76,9 @@ class Matrices:
         self._high = rows[count : 2 * count].view(count, 1, 4, 1, 4)
         self.last = rows[2 * count :]
         self.stacked = (self._low * self._high).view(count, 16, 16) @ blocks.channels
-        self.single = [Block(matrix) for matrix in self.stacked.unbind()]
+        self.single = [
+            Block(matrix, back) for matrix, back in zip(self.stacked.unbind(), self.stacked.mT.unbind(), strict=True)
+        ]
         self.fused: dict[int, Block] = {}
         self._factors = [fusion.evaluate(self.stacked, self.fused) for fusion in blocks.fusions]
 
@@ -123,7 +125,7 @@ class _Fusion:
         right = single[self.second].view(shape).permute(self.orders[1]).reshape(-1, 4, 64)
         product = (left @ right).view(-1, *[4] * 6).permute(self.orders[2]).reshape(-1, 64, 64)
         for number, matrix in zip(self.pairs, product.unbind(), strict=True):
-            fused[number] = Block(matrix)
+            fused[number] = Block(matrix, matrix.mT)
         return left, right
 
     def add_adjoint(self, factors: tuple[Tensor, Tensor], fused: Tensor, single: Tensor) -> None:

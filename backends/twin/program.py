@@ -171,10 +171,18 @@ class _Builder:
         self.fixed[wire][-1] = channel @ self.fixed[wire][-1]
 
     def _rotate(self, wire: int, value: float | ParameterExpression, *, plus: float = 0.0) -> None:
-        """Rz(value + plus)."""
-        angle = self._affine(value, plus)
-        self.angles[wire].append(angle)
-        self.fixed[wire].append(np.eye(4))
+        """Rz(value + plus): a fixed channel without parameters, else a step, or part of the one before it."""
+        angle, angles = self._affine(value, plus), self.angles[wire]
+        if not angle.inputs.any() and not angle.weights.any():
+            self._fix(wire, _rz(angle.constant))
+        elif angles and np.array_equal(self.fixed[wire][-1], np.eye(4)):
+            before = angles.pop()
+            angles.append(
+                Angle(before.constant + angle.constant, before.inputs + angle.inputs, before.weights + angle.weights)
+            )
+        else:
+            angles.append(angle)
+            self.fixed[wire].append(np.eye(4))
 
     def _one_qubit(self, operation: Gate, wire: int) -> None:
         """Ideal single-qubit gates in terms of Z rotations and fixed channels (global phases do not matter)."""
@@ -263,6 +271,14 @@ class _Builder:
         if abs(there - probe) > 1e-9 * (1.0 + abs(probe)):
             raise QrunError(f"this engine takes angles that are linear in the parameters, not {value}.")
         return Angle(constant + plus, inputs, weights)
+
+
+def _rz(angle: float) -> Array:
+    channel = np.eye(4)
+    channel[1, 1] = channel[2, 2] = math.cos(angle)
+    channel[2, 1] = math.sin(angle)
+    channel[1, 2] = -channel[2, 1]
+    return channel
 
 
 def _evaluate(expression: ParameterExpression, values: dict[Parameter, float]) -> float:

@@ -53,7 +53,7 @@ class Rotations:
                 basis[:, j, i, 0] = step[:, ORDER][:, :, ORDER].transpose(0, 2, 1)
                 constant[j, i], inputs[j, i], weights[j, i] = angle.constant, angle.inputs, angle.weights
         self.steps, self.count = steps, count
-        self.first, self.basis, self.constant, self.inputs, self.weights = (
+        self.first, affine, self.constant, self.inputs, self.weights = (
             torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
             for array in (
                 first,
@@ -63,6 +63,7 @@ class Rotations:
                 weights.reshape(steps * count, n_weights),
             )
         )
+        self.fixed, self.even, self.odd = affine.unbind()
 
     def evaluate(self, weights: Tensor, inputs: Tensor | None = None) -> Tape:
         """(n_weights,) and, for a batch of states (one start column), (b, n_inputs)."""
@@ -73,8 +74,7 @@ class Rotations:
             angles = torch.addmm(angles[:, None], self.inputs, inputs.T)
         shape = (self.steps, self.count, samples, 1)
         cosine, sine = torch.cos(angles).view(shape), torch.sin(angles).view(shape)
-        fixed, even, odd = self.basis.unbind()
-        matrices = torch.addcmul(fixed, even, cosine).addcmul_(odd, sine)
+        matrices = torch.addcmul(self.fixed, self.even, cosine).addcmul_(self.odd, sine)
         matrices = matrices.view(self.steps, self.count * samples, 4, 4)
         rows = self.first
         if inputs is not None:
@@ -105,8 +105,7 @@ class Tape:
             torch.bmm(self._kept[step].transpose(1, 2), cotangent, out=by_matrices[step])
             if step:
                 cotangent = torch.bmm(cotangent, self._matrices[step].transpose(1, 2))
-        _, even, odd = of.basis.unbind()
-        slopes = torch.mul(odd, cosine).addcmul_(even, sine, value=-1)
+        slopes = torch.mul(of.odd, cosine).addcmul_(of.even, sine, value=-1)
         samples = cosine.shape[2]
         return (slopes.view_as(by_matrices) * by_matrices).sum((2, 3)).view(of.steps * of.count, samples)
 
