@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit.circuit import Gate, Instruction, Parameter
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
@@ -134,14 +134,20 @@ def fingerprint(circuit: QuantumCircuit) -> Hashable:
     index = {bit: number for number, bit in enumerate((*circuit.qubits, *circuit.clbits))}
     gates = []
     for instruction in circuit.data:
-        operation = instruction.operation
-        values = tuple(
-            (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for value in operation.params
-        )
         where = tuple(index[bit] for bit in (*instruction.qubits, *instruction.clbits))
-        gates.append((operation.name, values, where, getattr(operation, "unit", None)))
+        what = tuple(instruction.params) if instruction.is_standard_gate() else _kind(instruction.operation)
+        gates.append((instruction.name, where, what))
     # The parameters are named beside the gates: one in the global phase alone is a column of the values, too.
     return circuit.num_qubits, circuit.num_clbits, tuple(circuit.parameters), tuple(gates)
+
+
+def _kind(operation: Instruction) -> Hashable:
+    """What the name of an operation leaves open: its type and values, what it is made of, a delay's unit."""
+    values = tuple(
+        (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for value in operation.params
+    )
+    made_of = operation.definition if type(operation) in (Gate, Instruction) else None
+    return type(operation), values, None if made_of is None else fingerprint(made_of), getattr(operation, "unit", None)
 
 
 def as_target(backend: BackendV2 | Target) -> Target:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from qiskit.circuit import Delay, Gate, Instruction, Parameter, ParameterExpression
 from qiskit.circuit.library import CXGate, HGate, SXGate
+from qiskit.quantum_info import Operator
 
 from backends.twin.channels import Channels
 from backends.twin.instructions import check_instruction
@@ -245,10 +246,14 @@ class _Builder:
                 f"this engine cannot vary the parameter of a {operation.name!r} gate.",
                 "It varies rx, ry, rz, p, u, u1, u2, u3 and rzz: compile to one of them.",
             )
-        key = f"{operation.name}{[float(value) for value in operation.params]}"
-        if operation.params or key not in self.unitaries:
-            self.unitaries[key] = ptm_of_unitary(np.asarray(operation.to_matrix(), dtype=np.complex128))
-        return self.unitaries[key]
+        # Kept by name where that says it all: not for gates with values, nor for those that a user has named.
+        name = None if operation.params or type(operation) is Gate else operation.name
+        if name is not None and name in self.unitaries:
+            return self.unitaries[name]
+        channel = ptm_of_unitary(np.asarray(Operator(operation).data, dtype=np.complex128))
+        if name is not None:
+            self.unitaries[name] = channel
+        return channel
 
     def _affine(self, value: float | ParameterExpression, plus: float) -> Angle:
         inputs, weights = np.zeros(len(self.inputs)), np.zeros(len(self.weights))

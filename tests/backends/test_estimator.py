@@ -10,7 +10,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import BackendEstimatorV2, BaseEstimatorV2, StatevectorEstimator
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import SparsePauliOp, Statevector, random_unitary
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel
@@ -261,3 +261,15 @@ def test_imports_nothing_of_qruns_machinery() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_gates_of_ones_own_on_targets_that_take_any() -> None:
+    circuit = QuantumCircuit(2)
+    circuit.unitary(random_unitary(4, seed=1), [0, 1])
+    for angle in (1.0, 2.0):
+        inner = QuantumCircuit(1, name="mine")
+        inner.rx(angle, 0)
+        circuit.append(inner.to_gate(), [0])
+    observable = SparsePauliOp(["ZZ", "XI", "IY"], [1.0, 0.5, 0.2])
+    (result,) = TwinEstimator(get_target("ideal")).run([(circuit, observable)]).result()
+    assert result.data.evs == pytest.approx(Statevector(circuit).expectation_value(observable).real, abs=1e-12)

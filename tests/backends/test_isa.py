@@ -181,6 +181,18 @@ def test_circuits_that_change_are_prepared_again() -> None:
     circuit.data.insert(0, circuit.data[1])
     assert preparer.prepare(circuit).compiled.gate_counts["sx"] == 2
     assert fingerprint(circuit) != fingerprint(wide())
+    made = []
+    for angle in (1, 2, 2):
+        inner, outer = QuantumCircuit(1, name="mine"), QuantumCircuit(1)
+        inner.rx(angle, 0)
+        outer.append(inner.to_gate(), [0])
+        made.append(outer)
+    assert fingerprint(made[0]) != fingerprint(made[1]) == fingerprint(made[2]), "a name is not all of a gate"
+    matrices = [np.eye(2), np.diag([1, -1])]
+    for matrix, circuit in zip(matrices, (QuantumCircuit(1), QuantumCircuit(1)), strict=True):
+        circuit.unitary(matrix, [0])
+        made.append(circuit)
+    assert fingerprint(made[3]) != fingerprint(made[4])
 
 
 def test_rows_are_split_into_inputs_and_weights() -> None:
