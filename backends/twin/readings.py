@@ -104,7 +104,7 @@ def _supports(wanted: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     if not largest:
         return []
     union = frozenset().union(*largest)
-    if sum(len(s) * 4 ** len(s) for s in largest) > len(union) * 4 ** len(union):
+    if len(largest) > 1 and sum(len(s) * 4 ** len(s) for s in largest) >= len(union) * 4 ** len(union):
         return [union]
     return largest
 

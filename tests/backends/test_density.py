@@ -1,5 +1,6 @@
 import dataclasses
 from functools import cache
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from qiskit.quantum_info import Pauli, SparsePauliOp
 from backends.catalog import get_target
 from backends.observables import PauliSum, pauli_sum, single_z
 from backends.twin import density as density_module
+from backends.twin import readings as readings_module
 from backends.twin import walk as walk_module
 from backends.twin.channels import Channels
 from backends.twin.density import Density
@@ -329,3 +331,65 @@ def test_bytes_needed_covers_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert engine.bytes_needed(40, gradient=False) < needed < engine.bytes_needed(80, gradient=True)
     monkeypatch.setattr(density_module, "_BUDGET", 2**18)
     assert engine.bytes_needed(40, gradient=True) < needed
+
+
+def test_readout_errors_that_differ_by_state() -> None:
+    """No packaged device tells P(1|0) from P(0|1), so these are given here and worked out from the plain evolution."""
+    circuit = reuploading("fake_lima", 3, "full")
+    z, w = both(circuit, 1, 3, by_row=False)
+    plain = density("fake_lima", circuit, readout_error=False)
+    p01, p10 = np.array([0.02, 0.07, 0.11]), np.array([0.09, 0.01, 0.05])  # of the virtual qubits
+    readout = np.tile([0.0, 1.0], (len(circuit.physical_qubits), 1))
+    readout[list(plain.program.outputs)] = np.stack([p10 - p01, 1 - p01 - p10], 1)
+    program = dataclasses.replace(plain.program, readout=readout)
+    engine = Density(program, n_inputs=6, n_weights=len(circuit.weights), dtype=torch.float64)
+    evolution = Evolution(get_target("fake_lima"), circuit, readout_error=False)
+    arrays = torch.tensor(z), torch.tensor(w)
+    for basis in ((3, 3, 3), (1, 2, 3), (2, 3, 1)):
+        expected = evolution.probabilities(z[0], w, basis).reshape(2, 2, 2)  # axes: qubit 2, 1, 0
+        for qubit in range(3):
+            confusion = [[1 - p01[qubit], p10[qubit]], [p01[qubit], 1 - p10[qubit]]]
+            expected = np.moveaxis(np.tensordot(confusion, expected, axes=(1, 2 - qubit)), 0, 2 - qubit)
+        expected = expected.reshape(-1)
+        assert np.abs(engine.probabilities(*arrays, basis).numpy()[0] - expected).max() < 1e-11
+        signs = 1.0 - 2.0 * (np.arange(8)[:, None] >> np.arange(3) & 1)
+        strings = [((1.0, tuple((q, basis[q]) for q in support)),) for support in ((0,), (1,), (2,), (0, 2), (0, 1, 2))]
+        wanted = [expected @ signs[:, [q for q, _ in string[0][1]]].prod(1) for string in strings]
+        assert np.abs(engine.values(strings, *arrays).numpy()[0] - wanted).max() < 1e-11
+
+
+def test_many_strings_are_read_together_and_few_by_themselves() -> None:
+    few = [frozenset({0}), frozenset({1}), frozenset({0, 1}), frozenset({4})]
+    assert readings_module._supports(few) == [frozenset({0, 1}), frozenset({4})]
+    triples = [frozenset(triple) for triple in combinations(range(5), 3)]
+    assert readings_module._supports(triples[:2]) == triples[:2]
+    pairs_of_four = [frozenset(pair) for pair in combinations(range(3), 2)] + [frozenset({0, 1, 2})]
+    assert readings_module._supports(pairs_of_four) == [frozenset({0, 1, 2})]
+    assert readings_module._supports([frozenset(four) for four in combinations(range(5), 4)]) == [frozenset(range(5))]
+    # Either way the values are those of the evolution.
+    circuit = reuploading("ideal", 4, "linear")
+    z, w = both(circuit, 1, 3, by_row=False)
+    labels = ["".join(letters) for letters in product("IXYZ", repeat=4)]
+    for wanted in ((SparsePauliOp(labels, np.arange(1, 257) / 256),), tuple(SparsePauliOp(x) for x in labels[1:20])):
+        got = density("ideal", circuit).values(sums(wanted), torch.tensor(z), torch.tensor(w))
+        scale = max(1.0, float(np.abs(wanted[0].coeffs).sum()))
+        assert np.abs(got.numpy() - exact("ideal", circuit, wanted, z, w)).max() < 1e-12 * scale
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("by_row", [False, True])
+def test_on_a_gpu(*, by_row: bool) -> None:
+    circuit, wanted = reuploading("fake_kyiv", 4, "sca"), sums(paulis(4, 1))
+    here = density("fake_kyiv", circuit)
+    there = Density(here.program, n_inputs=8, n_weights=len(circuit.weights), dtype=torch.float64, device="cuda")
+    found = []
+    for engine in (here, there):
+        z, w = (torch.tensor(x, requires_grad=True) for x in both(circuit, 5, 1, by_row=by_row))
+        values = engine.values(wanted, z, w)
+        values.square().sum().backward()
+        read = engine.probabilities(z, w, (1, 2, 3, 3))
+        assert values.device.type == read.device.type == engine.device.type
+        found.append([x.detach().cpu() for x in (values, z.grad, w.grad, read)])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() < 1e-11
