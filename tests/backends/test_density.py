@@ -334,7 +334,7 @@ def test_bytes_needed_covers_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_readout_errors_that_differ_by_state() -> None:
-    """No packaged device tells P(1|0) from P(0|1), so these are given here and worked out from the plain evolution."""
+    """On the devices above P(1|0) and P(0|1) are alike, so these are given, and worked out from the plain evolution."""
     circuit = reuploading("fake_lima", 3, "full")
     z, w = both(circuit, 1, 3, by_row=False)
     plain = density("fake_lima", circuit, readout_error=False)
