@@ -47,9 +47,9 @@ class Blocks:
             like=like,
         )
         self.count = len(blocks)
-        channels = np.array([block.channel for block in blocks]).reshape(-1, 16, 16)
-        channels = channels[:, _PAIR_ORDER][:, :, _PAIR_ORDER].transpose(0, 2, 1)
-        self.channels = torch.as_tensor(np.ascontiguousarray(channels), dtype=like.dtype, device=like.device)
+        channels = [block.channel[np.ix_(_PAIR_ORDER, _PAIR_ORDER)].T for block in blocks]
+        stacked = np.array(channels).reshape(len(blocks), 16, 16)
+        self.channels = torch.as_tensor(stacked, dtype=like.dtype, device=like.device)
         self.channels_back = self.channels.transpose(1, 2).contiguous()
         self.fusions = [
             _Fusion([(n, pair) for n, pair in enumerate(fused) if pair.first_is_low is low], *order, like.device)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,17 +18,16 @@ from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from backends.twin.buffers import BufferPool
 from backends.twin.channels import Channels
+from backends.twin.density import Density
 from backends.twin.heisenberg import Heisenberg, bytes_needed, plans_for
 from backends.twin.memory import check_memory
 from backends.twin.paths import Path, choose
 from backends.twin.plan import Plan
 from backends.twin.program import Program, build_program
+from backends.twin.sampling import estimate
 from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
-
-if TYPE_CHECKING:
-    from backends.twin.density import Density
 
 _CIRCUITS, _JOBS = 64, 256
 """How many compiled programs, and programs with observables, an executor keeps."""
@@ -44,13 +43,14 @@ class _Job:
     program: Program
     plans: tuple[Plan, ...]
     kernel: Heisenberg | None = None
+    forced: str = "auto"
     paths: dict[tuple[int, int], Path] = field(default_factory=dict)
 
     def path(self, batch: int, weight_vectors: int) -> Path:
-        """The cheaper way for so many samples and different weight vectors."""
+        """The way for so many samples and different weight vectors."""
         key = (batch, weight_vectors)
         if key not in self.paths:
-            self.paths[key] = choose(self.program, self.plans, batch, weight_vectors)
+            self.paths[key] = choose(self.program, self.plans, batch, weight_vectors, forced=self.forced)
         return self.paths[key]
 
 
@@ -67,11 +67,12 @@ class TwinExecutor:
         readout_error: Whether readout errors count.
         idle_noise: Whether qubits also relax while they wait: the circuit is scheduled as late as possible first.
         shots: None for exact values; a number samples bitstrings from the exact joint distribution.
+        path: "auto" takes the cheaper way; "heisenberg" or "density" forces one for exact values.
         device: Where to compute: "cpu", "cuda", "cuda:1", or a torch.device.
         threads: Python threads that share a large circuit's observables. Results do not depend on it.
 
     Raises:
-        UsageError: Another dtype, shots or threads below 1, a device that torch does not have.
+        UsageError: Another dtype or path, shots or threads below 1, a device that torch does not have.
     """
 
     name = "twin"
@@ -84,6 +85,7 @@ class TwinExecutor:
         readout_error: bool = True,
         idle_noise: bool = False,
         shots: int | None = None,
+        path: str = "auto",
         device: str | torch.device = "cpu",
         threads: int = 1,
     ) -> None:
@@ -93,7 +95,9 @@ class TwinExecutor:
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{what} must be 1 or more, not {value!r}.", "Give a whole number.")
         self.target, self.dtype, self.shots, self.threads = target, dtype, shots, threads
-        self.readout_error, self.idle_noise = readout_error, idle_noise
+        if path not in ("auto", "heisenberg", "density"):
+            raise UsageError(f"unknown path {path!r}.", "Known: auto, heisenberg, density.")
+        self.readout_error, self.idle_noise, self.forced = readout_error, idle_noise, path
         self.device = _device(device)
         self.differentiable = shots is None
         self._programs: OrderedDict[int, tuple[CompiledCircuit, Program]] = OrderedDict()
@@ -197,7 +201,8 @@ class TwinExecutor:
         # Rows do not mix: with weights of its own for each, one backward pass gives all rows' gradients.
         theta = self._tensor(np.broadcast_to(weights, (len(inputs), weights.shape[-1])).copy()).requires_grad_()
         values = density.values(sums, z, theta)
-        by_inputs, by_weights = [], []
+        by_inputs: list[FloatArray] = []
+        by_weights: list[FloatArray] = []
         for column in range(len(sums)):
             slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
             for into, slope, like in zip((by_inputs, by_weights), slopes, (z, theta), strict=True):
@@ -217,8 +222,6 @@ class TwinExecutor:
         with torch.no_grad():
             if self.shots is not None:
                 density = self._density(circuit, len(inputs), gradient=False)
-                from backends.twin.sampling import estimate
-
                 rng = np.random.default_rng(entropy)
                 weights = self._tensor(request.weights)
                 values, errors = estimate(density, sums, inputs, weights, shots=self.shots, rng=rng)
@@ -247,7 +250,7 @@ class TwinExecutor:
                 raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
             sums = tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
             program = self._program(circuit)
-            job = _Job(circuit, observables, sums, program, plans_for(program, sums))
+            job = _Job(circuit, observables, sums, program, plans_for(program, sums), forced=self.forced)
             _keep(self._jobs, key, job, _JOBS)
         return job
 
@@ -282,14 +285,13 @@ class TwinExecutor:
     def _density(self, circuit: CompiledCircuit, batch: int, *, gradient: bool) -> Density:
         known = self._densities.get(id(circuit))
         if known is None:
-            from backends.twin.density import Density
-
             density = Density(
                 self._program(circuit),
                 n_inputs=len(circuit.inputs),
                 n_weights=len(circuit.weights),
                 dtype=self.dtype,
                 device=self.device,
+                pool=self._pool,
             )
             known = circuit, density
             _keep(self._densities, id(circuit), known, _CIRCUITS)

@@ -74,6 +74,7 @@ class Heisenberg:
         self.count = sum(len(end.rows) for plan in plans for end in plan.ends)
         self.pool = BufferPool() if pool is None else pool
         self.plans = tuple(plans)
+        self.in_order = tuple(range(self.count))
         fused: dict[Fused, int] = {}
         like = torch.empty(0, dtype=dtype, device=device)
         self.itineraries = [
@@ -177,7 +178,7 @@ class _Call:
             by_slot: dict[int, Tensor] = {}
             for end in kernel.plans[number].ends:
                 vectors = walk.vectors(end.slot).view(len(end.rows), -1)
-                outer = columns if len(end.rows) == len(columns) else columns[list(end.rows)]
+                outer = columns if end.rows == kernel.in_order else columns[list(end.rows)]
                 by_vectors, by_products = self.contractions[end.support].adjoint(vectors, outer)
                 by_slot[end.slot] = by_vectors.view(-1)
                 by_states.append((end.support, by_products))

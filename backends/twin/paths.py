@@ -8,6 +8,7 @@ from typing import Literal
 
 from backends.twin.plan import Plan
 from backends.twin.program import Program
+from circuits.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,27 @@ class Path:
     why: str
 
 
-def choose(program: Program, plans: Sequence[Plan], batch: int, weight_vectors: int) -> Path:
+def choose(program: Program, plans: Sequence[Plan], batch: int, weight_vectors: int, *, forced: str = "auto") -> Path:
     """The cheaper way by its products, for `batch` samples and so many different weight vectors among them.
 
     Backwards, the observables are walked once for each weight vector; forwards, every sample is. Inputs after an
     entangling gate leave only the second.
+
+    Raises:
+        UsageError: `forced` is "heisenberg", and inputs come after an entangling gate.
     """
     if not program.inputs_come_first:
+        if forced == "heisenberg":
+            raise UsageError(
+                "the Heisenberg path takes inputs before the first entangling gate on their qubit, and this circuit "
+                "has some after it.",
+                "Leave the choice to the engine, or take the density path.",
+            )
         return Path("density", "inputs come after an entangling gate, so that each sample is evolved by itself")
+    if forced == "heisenberg":
+        return Path("heisenberg", "it was asked for")
+    if forced == "density":
+        return Path("density", "it was asked for")
     width = len(program.first)
     backwards = weight_vectors * sum(plan.flops for plan in plans)
     forwards = batch * len(program.blocks) * 32 * 4**width

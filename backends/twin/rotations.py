@@ -7,6 +7,7 @@ transposed. A step F Rz(a) is affine in cos a and sin a: all its matrices are ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,15 +15,10 @@ from torch import Tensor
 
 from backends.twin.pauli import Array
 from backends.twin.program import Run
+from backends.twin.runs import ROTATION
 
 ORDER = (0, 3, 1, 2)
 """Where I, Z, X, Y stand in the order I, X, Y, Z."""
-
-_ROTATION = np.zeros((3, 4, 4))
-_ROTATION[0, 0, 0] = _ROTATION[0, 3, 3] = 1.0
-_ROTATION[1, 1, 1] = _ROTATION[1, 2, 2] = 1.0
-_ROTATION[2, 1, 2], _ROTATION[2, 2, 1] = -1.0, 1.0
-"""Rz(a) = _ROTATION[0] + cos a _ROTATION[1] + sin a _ROTATION[2] in the order I, X, Y, Z."""
 
 
 class Rotations:
@@ -49,7 +45,7 @@ class Rotations:
         for i, run in enumerate(cut):
             first[i] = (run.fixed[0] @ starts).T[:, ORDER]
             for j, angle in enumerate(run.angles):
-                step = run.fixed[j + 1] @ _ROTATION
+                step = run.fixed[j + 1] @ ROTATION
                 basis[:, j, i, 0] = step[:, ORDER][:, :, ORDER].transpose(0, 2, 1)
                 constant[j, i], inputs[j, i], weights[j, i] = angle.constant, angle.inputs, angle.weights
         self.steps, self.count = steps, count
@@ -83,28 +79,30 @@ class Rotations:
         for matrix in matrices.unbind():
             kept.append(rows)
             rows = torch.bmm(rows, matrix)
-        return Tape(self, rows, matrices, cosine, sine, kept)
+        return Tape(self, rows, matrices, (cosine, sine), kept)
 
 
+@dataclass(frozen=True)
 class Tape:
     """The result of `Rotations.evaluate`, and what its adjoint needs.
 
     `rows` is (S, c, 4), or (S * b, 1, 4) for a batch: the columns of each run's product, written as rows.
     """
 
-    def __init__(
-        self, of: Rotations, rows: Tensor, matrices: Tensor, cosine: Tensor, sine: Tensor, kept: list[Tensor]
-    ) -> None:
-        self.rows, self._of, self._matrices, self._waves, self._kept = rows, of, matrices, (cosine, sine), kept
+    of: Rotations
+    rows: Tensor
+    matrices: Tensor
+    waves: tuple[Tensor, Tensor]
+    kept: list[Tensor]
 
     def adjoint(self, cotangent: Tensor) -> Tensor:
         """In the shape of `rows` -> (K * S, b): the cotangent of the angles; b is 1 without a batch."""
-        of, (cosine, sine) = self._of, self._waves
-        by_matrices = torch.empty_like(self._matrices)
+        of, (cosine, sine) = self.of, self.waves
+        by_matrices = torch.empty_like(self.matrices)
         for step in range(of.steps - 1, -1, -1):
-            torch.bmm(self._kept[step].transpose(1, 2), cotangent, out=by_matrices[step])
+            torch.bmm(self.kept[step].transpose(1, 2), cotangent, out=by_matrices[step])
             if step:
-                cotangent = torch.bmm(cotangent, self._matrices[step].transpose(1, 2))
+                cotangent = torch.bmm(cotangent, self.matrices[step].transpose(1, 2))
         slopes = torch.mul(of.odd, cosine).addcmul_(of.even, sine, value=-1)
         samples = cosine.shape[2]
         return (slopes.view_as(by_matrices) * by_matrices).sum((2, 3)).view(of.steps * of.count, samples)

@@ -28,7 +28,7 @@ class Runs:
         for i, run in enumerate(runs):
             start[i] = run.fixed[0]
             for j, angle in enumerate(run.angles):
-                basis[i, j] = run.fixed[j + 1] @ _ROTATION
+                basis[i, j] = run.fixed[j + 1] @ ROTATION
                 constant[i, j], inputs[i, j], weights[i, j] = angle.constant, angle.inputs, angle.weights
         self.shape = shape
         self.start, self.basis, self.constant, self.inputs, self.weights = (
@@ -61,8 +61,8 @@ class Runs:
         return torch.matmul(waves[..., None, :], self.basis).reshape(*angles.shape, 4, 4)
 
 
-_ROTATION = np.zeros((3, 4, 4))
-_ROTATION[0, 0, 0] = _ROTATION[0, 3, 3] = 1.0
-_ROTATION[1, 1, 1] = _ROTATION[1, 2, 2] = 1.0
-_ROTATION[2, 1, 2], _ROTATION[2, 2, 1] = -1.0, 1.0
-"""Rz(a) = _ROTATION[0] + cos a _ROTATION[1] + sin a _ROTATION[2] on Pauli vectors."""
+ROTATION = np.zeros((3, 4, 4))
+ROTATION[0, 0, 0] = ROTATION[0, 3, 3] = 1.0
+ROTATION[1, 1, 1] = ROTATION[1, 2, 2] = 1.0
+ROTATION[2, 1, 2], ROTATION[2, 2, 1] = -1.0, 1.0
+"""Rz(a) = ROTATION[0] + cos a ROTATION[1] + sin a ROTATION[2] on Pauli vectors."""

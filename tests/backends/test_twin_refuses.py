@@ -11,7 +11,6 @@ from backends.catalog import get_target
 from backends.observables import single_z
 from backends.protocol import Request
 from backends.twin.executor import TwinExecutor
-from backends.twin.memory import estimate
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, UsageError
 from circuits.types import Ansatz, CompiledCircuit
@@ -61,8 +60,20 @@ def test_inputs_after_an_entangler() -> None:
     circuit.cx(0, 1)
     circuit.ry(z[1], 1)
     reuploading = custom(circuit, 2, 0)
-    with pytest.raises(QrunError, match="inputs before the first entangling gate"):
-        TwinExecutor(IDEAL).run([Request(reuploading, single_z(2), np.zeros((1, 2)), np.zeros(0))])
+    request = Request(reuploading, single_z(2), np.array([[0.3, 0.4]]), np.zeros(0))
+    (got,) = TwinExecutor(IDEAL).run([request])
+    assert got.metadata["path"] == "density"
+    assert "after an entangling gate" in got.metadata["why"]
+    exact = Statevector(circuit.assign_parameters([0.3, 0.4]))
+    assert np.abs(got.values[0] - [exact.expectation_value(o).real for o in single_z(2)]).max() < 1e-14
+    with pytest.raises(UsageError, match="inputs before the first entangling gate"):
+        TwinExecutor(IDEAL, path="heisenberg").run([request])
+
+
+def test_the_cheaper_path_is_taken_and_said() -> None:
+    circuit, engine = compiled("ideal", 4, 1, "linear"), TwinExecutor(IDEAL)
+    assert engine.explain(circuit, single_z(4), 1).startswith("density: for 4 observables and 1 samples")
+    assert engine.explain(circuit, single_z(4), 64).startswith("heisenberg: for 4 observables and 64 samples")
 
 
 def test_gates_and_angles_that_it_cannot_read() -> None:
@@ -79,7 +90,7 @@ def test_gates_and_angles_that_it_cannot_read() -> None:
     cases["cannot vary the parameter"] = custom(controlled, 0, 1)
     measured = QuantumCircuit(1, 1)
     measured.measure(0, 0)
-    cases["leave measurements to the engine"] = custom(measured, 0, 0)
+    cases["Leave measurements out"] = custom(measured, 0, 0)
     for says, circuit in cases.items():
         with pytest.raises(QrunError, match=says):
             TwinExecutor(IDEAL).run(
@@ -109,7 +120,6 @@ def test_wrong_arrays_and_observables() -> None:
         (Request(circuit, single_z(2), bad, w), r"request 1: inputs\[1, 0\] is nan"),
         (Request(circuit, single_z(2), z, infinite), r"weights\[3\] is inf"),
         (Request(circuit, single_z(3), z, w), "on 3 qubits, the circuit on 2"),
-        (Request(circuit, (SparsePauliOp("ZX"),), z, w), "Z and I only"),
         (Request(circuit, (SparsePauliOp("ZZ", 1j),), z, w), "not a finite real"),
         (Request(circuit, (SparsePauliOp("ZZ", np.nan),), z, w), "not a finite real"),
         (Request(circuit, (), z, w), "no observables"),
@@ -118,8 +128,6 @@ def test_wrong_arrays_and_observables() -> None:
     for request, says in cases:
         with pytest.raises(QrunError, match=says):
             engine.run([good, request])
-    with pytest.raises(UsageError, match="expectations takes"):
-        engine.expectations(circuit, single_z(2), torch.tensor(z), torch.tensor(np.tile(w, (2, 1))))
     with pytest.raises(UsageError, match="nan"):
         engine.expectations(circuit, single_z(2), torch.tensor(bad), torch.tensor(w))
 
@@ -130,15 +138,21 @@ def test_an_empty_batch_is_empty() -> None:
     assert got.values.shape == (0, 2)
 
 
-def test_shots_and_other_dtypes() -> None:
-    with pytest.raises(UsageError, match="--engine aer"):
-        TwinExecutor(IDEAL, shots=100)
-    with pytest.raises(UsageError, match="float32 or float64"):
-        TwinExecutor(IDEAL, dtype=torch.float16)
+def test_wrong_options() -> None:
+    cases = {
+        "float32 or float64": {"dtype": torch.float16},
+        "shots must be 1 or more": {"shots": 0},
+        "threads must be 1 or more": {"threads": 0},
+        "unknown path": {"path": "schroedinger"},
+        "cannot compute on": {"device": "nowhere"},
+    }
+    for says, options in cases.items():
+        with pytest.raises(UsageError, match=says):
+            TwinExecutor(IDEAL, **options)
 
 
 def test_more_memory_than_there_is() -> None:
     circuit = compiled("ideal", 16, 1, "linear")
-    assert estimate(15, 16, 16, 8) > 2**42
-    with pytest.raises(QrunError, match=r"over 16 qubits would take \d+\.\d GiB"):
-        TwinExecutor(IDEAL).run([Request(circuit, single_z(16), *draw(circuit, 1, 1))])
+    for path, says in (("heisenberg", "observables over 16 qubits"), ("density", "density matrices of 16 qubits")):
+        with pytest.raises(QrunError, match=rf"{says} would take \d+\.\d GiB"):
+            TwinExecutor(IDEAL, path=path).run([Request(circuit, single_z(16), *draw(circuit, 64, 1))])

@@ -1,0 +1,149 @@
+"""The walk of observables back through a program: supports, and that no way of walking changes the result."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.catalog import get_target
+from backends.observables import pauli_sum, single_z
+from backends.twin import backward, heisenberg, plan
+from backends.twin.channels import Channels
+from backends.twin.executor import TwinExecutor
+from backends.twin.heisenberg import plans_for
+from backends.twin.plan import Apply, Join, Plan, make_plan
+from backends.twin.program import Program, build_program
+from circuits.qgan import ENTANGLEMENTS
+from tests.backends.reference import compiled, draw
+from tests.backends.test_twin_exact import mixed_paulis
+
+
+def program_of(device: str, qubits: int, reps: int, entanglement: str) -> Program:
+    circuit, target = compiled(device, qubits, reps, entanglement), get_target(device)
+    backend = target.backend
+    return build_program(circuit, Channels(None if backend is None else backend.target, circuit.physical_qubits))
+
+
+def light_cone(program: Program, start: set[int]) -> set[int]:
+    for block in reversed(program.blocks):
+        if {block.low, block.high} & start:
+            start |= {block.low, block.high}
+    return start
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    device=st.sampled_from(("fake_kyiv", "fake_torino", "ideal")),
+    qubits=st.integers(1, 6),
+    reps=st.integers(0, 3),
+    entanglement=st.sampled_from(ENTANGLEMENTS),
+    seed=st.integers(0, 1000),
+)
+def test_supports_are_light_cones(device: str, qubits: int, reps: int, entanglement: str, seed: int) -> None:
+    program = program_of(device, qubits, reps, entanglement)
+    observables = [pauli_sum(o, qubits) for o in (*single_z(qubits), mixed_paulis(qubits, seed))]
+    for number, observable in enumerate(observables):
+        alone = make_plan(program, observables, [number])
+        (end,) = alone.ends
+        start = {program.outputs[qubit] for _, factors in observable for qubit, _ in factors}
+        assert set(end.support) == light_cone(program, start)
+        assert alone.is_chain
+        assert all(step.elements <= 4 ** len(program.first) for step in alone.steps)
+    together = make_plan(program, observables, range(len(observables)))
+    assert sorted(row for end in together.ends for row in end.rows) == list(range(len(observables)))
+
+
+def test_light_cones_spare_work() -> None:
+    """Z on the last of eight qubits reaches one more with each layer of the ladder, from below."""
+    program = program_of("fake_kyiv", 8, 4, "reverse_linear")
+    plans = plans_for(program, [pauli_sum(o, 8) for o in single_z(8)])
+    full = 8 * len(program.blocks) * 32 * 4**8
+    # Fused blocks count twice their share here, for they cost it.
+    assert sum(p.flops for p in plans) < 0.55 * full
+    assert (
+        sorted(len(p.ends[0].support) for p in plans) == [6, 7, 8, 8, 8, 8, 8, 8]
+        or min(len(p.ends[0].support) for p in plans) < 8
+    )
+
+
+WAYS = {
+    "as it is": {},
+    "all apart": {(heisenberg, "_APART"): 0},
+    "joined late": {(plan, "_SMALL"): 0},
+    "joined at once": {(plan, "_SMALL"): 2**40},
+    "never fused": {(plan, "_WORTH_FUSING"): 2**40},
+    "fused wherever possible": {(plan, "_WORTH_FUSING"): 0},
+    "walked again": {(heisenberg, "_KEEP"): 0, (heisenberg, "_APART"): 0},
+    "leased": {(backward, "_OWN"): 0},
+}
+
+
+@pytest.mark.parametrize(("qubits", "entanglement"), [(5, "reverse_linear"), (5, "linear"), (4, "full"), (6, "sca")])
+def test_no_way_of_walking_changes_the_result(qubits: int, entanglement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = compiled("fake_kyiv", qubits, 2, entanglement)
+    observables = (*single_z(qubits), SparsePauliOp("Z" * qubits), mixed_paulis(qubits, 2), SparsePauliOp("I" * qubits))
+    inputs, weights = draw(circuit, 3, 2)
+    results, shapes = {}, {}
+    for name, settings_ in WAYS.items():
+        with monkeypatch.context() as patch:
+            for (module, attribute), value in settings_.items():
+                patch.setattr(module, attribute, value)
+            engine = TwinExecutor(get_target("fake_kyiv"), path="heisenberg")
+            z, w = torch.tensor(inputs, requires_grad=True), torch.tensor(weights, requires_grad=True)
+            values = engine.expectations(circuit, observables, z, w)
+            values.cos().sum().backward()
+            results[name] = (values.detach(), z.grad, w.grad)
+            (job,) = engine._jobs.values()
+            shapes[name] = _kinds(job.plans)
+    assert shapes["fused wherever possible"][0] > shapes["never fused"][0] == 0
+    assert shapes["joined late"][1] == 0 < shapes["as it is"][2]
+    assert shapes["all apart"][2] == len(observables)
+    for name, result in results.items():
+        for got, expected in zip(result, results["as it is"], strict=True):
+            assert (got - expected).abs().max() < 1e-13, name
+
+
+def _kinds(plans: tuple[Plan, ...]) -> tuple[int, int, int]:
+    """Fused products, joins, and plans."""
+    steps = [step for p in plans for step in p.steps]
+    fused = sum(isinstance(step, Apply) and step.is_fused for step in steps)
+    return fused, sum(isinstance(step, Join) for step in steps), len(plans)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_do_not_change_a_bit(threads: int) -> None:
+    circuit = compiled("fake_kyiv", 7, 1, "reverse_linear")
+    inputs, weights = draw(circuit, 4, 1)
+    results = []
+    for count in (1, threads, threads):
+        engine = TwinExecutor(get_target("fake_kyiv"), dtype=torch.float32, path="heisenberg", threads=count)
+        z, w = (torch.tensor(x, dtype=torch.float32, requires_grad=True) for x in (inputs, weights))
+        values = engine.expectations(circuit, single_z(7), z, w)
+        values.square().sum().backward()
+        results.append((values.detach(), z.grad, w.grad))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = compiled("fake_kyiv", 7, 1, "reverse_linear")
+    inputs, weights = draw(circuit, 4, 1)
+    engine = TwinExecutor(get_target("fake_kyiv"), path="heisenberg", threads=2)
+
+    def fails(*_: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(backward, "apply_block", fails)
+    with pytest.raises(MemoryError, match="no more"):
+        engine.expectations(circuit, single_z(7), torch.tensor(inputs), torch.tensor(weights))
+
+
+def test_a_scaled_observable_and_one_without_terms() -> None:
+    circuit, engine = compiled("fake_kyiv", 3, 1, "linear"), TwinExecutor(get_target("fake_kyiv"), path="heisenberg")
+    inputs, weights = draw(circuit, 2, 1)
+    observables = (SparsePauliOp("IZI"), SparsePauliOp("IZI", -2.5), SparsePauliOp("XZY", 0.0))
+    values = engine.expectations(circuit, observables, torch.tensor(inputs), torch.tensor(weights)).numpy()
+    assert np.allclose(values[:, 1], -2.5 * values[:, 0], rtol=0, atol=1e-15)
+    assert not values[:, 2].any()
