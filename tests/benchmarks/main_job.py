@@ -1,7 +1,8 @@
 """Where the time of the main job goes: `python -m tests.benchmarks.main_job [OPTIONS OF qrun experiment]`.
 
 Runs `qrun --help` and the default command in processes of their own, and prints wall-clock seconds by phase, the rest
-(start of Python, imports, compiling), and the peak memory of the process.
+(start of Python, imports, compiling), and the peak memory of the process. At the end one epoch of one node, in process,
+beside what the peers would take for it (`tests.benchmarks.epoch`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import sys
 import tempfile
 import time
 from typing import Any
+
+from experiments.settings import ModelSettings
+from tests.benchmarks.epoch import print_epoch
 
 
 def timed(arguments: list[str], env: dict[str, str]) -> tuple[float, float, str]:
@@ -53,6 +57,7 @@ def main() -> None:
     for name, seconds in rows:
         print(f"  {name:<28}{seconds:8.2f} s{100 * seconds / wall:7.1f} %")
     print(f"  a generator step {1000 * phases['training'] / steps:.1f} ms; peak memory {peak:.0f} MiB")
+    print_epoch(result["backend"]["name"], ModelSettings.model_validate(result["config"]["model"]))
 
 
 if __name__ == "__main__":

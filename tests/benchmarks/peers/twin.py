@@ -7,7 +7,7 @@ import torch
 from backends.observables import pauli_sum
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
-from backends.twin.heisenberg import plans_for
+from backends.twin.heisenberg.evaluate import plans_for
 from backends.twin.program import build_program
 from tests.benchmarks.peers.job import Answer, Job, Peer
 
