@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from backends.catalog import get_target, list_targets
     from backends.layer import ExpectationLayer
     from backends.protocol import Executor, Request, Result
-    from backends.twin.estimator import TwinEstimator
     from backends.twin.executor import TwinExecutor
-    from backends.twin.gradient import TwinEstimatorGradient
-    from backends.twin.module import TwinModule
-    from backends.twin.sampler import TwinSampler
+    from backends.twin.primitives.estimator import TwinEstimator
+    from backends.twin.primitives.gradient import TwinEstimatorGradient
+    from backends.twin.primitives.module import TwinModule
+    from backends.twin.primitives.sampler import TwinSampler
     from circuits.compile import compile_ansatz
     from circuits.errors import QrunError
     from circuits.qgan import generator
@@ -36,11 +36,11 @@ _WHERE = {
     "Request": "backends.protocol",
     "Result": "backends.protocol",
     "RunConfig": "runner.config",
-    "TwinEstimator": "backends.twin.estimator",
-    "TwinEstimatorGradient": "backends.twin.gradient",
+    "TwinEstimator": "backends.twin.primitives.estimator",
+    "TwinEstimatorGradient": "backends.twin.primitives.gradient",
     "TwinExecutor": "backends.twin.executor",
-    "TwinModule": "backends.twin.module",
-    "TwinSampler": "backends.twin.sampler",
+    "TwinModule": "backends.twin.primitives.module",
+    "TwinSampler": "backends.twin.primitives.sampler",
     "compile_ansatz": "circuits.compile",
     "generator": "circuits.qgan",
     "get_target": "backends.catalog",

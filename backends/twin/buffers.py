@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from torch import Tensor
 
-_KEPT = 4
-"""How many idle buffers a pool keeps; the oldest goes first."""
+_KEPT = 64
+"""How many idle buffers a pool keeps at most; the oldest goes first."""
 
 
 class BufferPool:
-    """Idle buffers of an engine, shared by its programs."""
+    """Idle buffers of an engine, shared by its programs. They are flat, and lent to whoever needs no more."""
 
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
@@ -19,12 +20,16 @@ class BufferPool:
 
     def lease(self, shape: tuple[int, ...], like: Tensor) -> Lease:
         """A buffer of that shape, with the dtype and device of `like`; its contents are arbitrary."""
+        needed = math.prod(shape)
         with self._lock:
-            for index in range(len(self._idle) - 1, -1, -1):
-                free = self._idle[index]
-                if free.shape == shape and free.dtype == like.dtype and free.device == like.device:
-                    return Lease(self, self._idle.pop(index))
-        return Lease(self, like.new_empty(shape))
+            alike = [i for i, free in enumerate(self._idle) if free.dtype == like.dtype and free.device == like.device]
+            fitting = [i for i in alike if self._idle[i].numel() >= needed]
+            if fitting:
+                return Lease(self, self._idle.pop(min(fitting, key=lambda i: self._idle[i].numel())), shape)
+            if alike:
+                # A larger one takes the place of the largest that is too small: else every size would be kept.
+                del self._idle[max(alike, key=lambda i: self._idle[i].numel())]
+        return Lease(self, like.new_empty(needed), shape)
 
     def give_back(self, buffer: Tensor) -> None:
         """Keep a buffer for the next one who asks."""
@@ -41,9 +46,9 @@ class BufferPool:
 class Lease:
     """Holds a buffer; it goes back to the pool when the lease, and with it the graph that needs it, is gone."""
 
-    def __init__(self, pool: BufferPool, buffer: Tensor) -> None:
-        self.buffer = buffer
-        self._pool = pool
+    def __init__(self, pool: BufferPool, whole: Tensor, shape: tuple[int, ...]) -> None:
+        self._pool, self._whole = pool, whole
+        self.buffer = whole[: math.prod(shape)].view(shape)
 
     def __del__(self) -> None:
-        self._pool.give_back(self.buffer)
+        self._pool.give_back(self._whole)

@@ -18,13 +18,13 @@ from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from backends.twin.buffers import BufferPool
 from backends.twin.channels import Channels
-from backends.twin.density import Density
-from backends.twin.heisenberg import Heisenberg, bytes_needed, plans_for
+from backends.twin.density.evaluate import Density
+from backends.twin.density.sampling import estimate
+from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, plans_for
+from backends.twin.heisenberg.plan import Plan
 from backends.twin.memory import check_memory
 from backends.twin.paths import Path, choose
-from backends.twin.plan import Plan
 from backends.twin.program import Program, build_program
-from backends.twin.sampling import estimate
 from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit

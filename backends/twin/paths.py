@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backends.twin.plan import Plan
+from backends.twin.heisenberg.plan import Plan
 from backends.twin.program import Program
 from circuits.errors import UsageError
 

@@ -17,6 +17,13 @@ Array = npt.NDArray[np.float64]
 _PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 
 
+ROTATION = np.zeros((3, 4, 4))
+ROTATION[0, 0, 0] = ROTATION[0, 3, 3] = 1.0
+ROTATION[1, 1, 1] = ROTATION[1, 2, 2] = 1.0
+ROTATION[2, 1, 2], ROTATION[2, 2, 1] = -1.0, 1.0
+"""Rz(a) = ROTATION[0] + cos a ROTATION[1] + sin a ROTATION[2] on Pauli vectors."""
+
+
 def ptm_of_unitary(matrix: npt.NDArray[np.complex128]) -> Array:
     """The PTM of a one- or two-qubit gate, from qiskit's matrix (little-endian: the first qubit is the last factor)."""
     if matrix.shape == (2, 2):

@@ -14,11 +14,11 @@ from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from backends.catalog import get_target
 from backends.observables import PauliSum, pauli_sum, single_z
-from backends.twin import density as density_module
-from backends.twin import readings as readings_module
-from backends.twin import walk as walk_module
 from backends.twin.channels import Channels
-from backends.twin.density import Density
+from backends.twin.density import evaluate as density_module
+from backends.twin.density import readings as readings_module
+from backends.twin.density import walk as walk_module
+from backends.twin.density.evaluate import Density
 from backends.twin.program import build_program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError

@@ -17,8 +17,8 @@ from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
 from backends.protocol import Request
-from backends.twin.estimator import TwinEstimator, shots_for
 from backends.twin.executor import TwinExecutor
+from backends.twin.primitives.estimator import TwinEstimator, shots_for
 from circuits.errors import UsageError
 from tests.backends.isa import angles, encoder, exact, paulis, reference, transpiled
 

@@ -4,9 +4,9 @@ from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 
 from backends.catalog import get_target
-from backends.twin.angles import Angles, is_linear, straighten
-from backends.twin.isa import check_isa, final_measurements, from_isa, leading_parameters
-from backends.twin.prepare import Preparer, as_dtype, as_target, fingerprint, terms_of
+from backends.twin.primitives.angles import Angles, is_linear, straighten
+from backends.twin.primitives.isa import check_isa, final_measurements, from_isa, leading_parameters
+from backends.twin.primitives.prepare import Preparer, as_dtype, as_target, fingerprint, terms_of
 from circuits.errors import UsageError
 
 LIMA = get_target("fake_lima")  # 0-1-2, 1-3-4; cx both ways

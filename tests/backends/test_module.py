@@ -10,7 +10,7 @@ from qiskit.circuit import Parameter, ParameterVector
 from qiskit.quantum_info import SparsePauliOp
 
 from backends.catalog import get_target
-from backends.twin.module import TwinModule
+from backends.twin.primitives.module import TwinModule
 from circuits.errors import UsageError
 from tests.backends.isa import angles, exact, paulis, reference, transpiled
 

@@ -9,11 +9,11 @@ from qiskit.quantum_info import SparsePauliOp
 
 from backends.catalog import get_target
 from backends.observables import pauli_sum, single_z
-from backends.twin import backward, heisenberg, plan
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
-from backends.twin.heisenberg import plans_for
-from backends.twin.plan import Apply, Join, Plan, make_plan
+from backends.twin.heisenberg import evaluate, plan, walk
+from backends.twin.heisenberg.evaluate import plans_for
+from backends.twin.heisenberg.plan import Apply, Join, Plan, make_plan
 from backends.twin.program import Program, build_program
 from circuits.qgan import ENTANGLEMENTS
 from tests.backends.reference import compiled, draw
@@ -70,13 +70,13 @@ def test_light_cones_spare_work() -> None:
 
 WAYS = {
     "as it is": {},
-    "all apart": {(heisenberg, "_APART"): 0},
+    "all apart": {(evaluate, "_APART"): 0},
     "joined late": {(plan, "_SMALL"): 0},
     "joined at once": {(plan, "_SMALL"): 2**40},
     "never fused": {(plan, "_WORTH_FUSING"): 2**40},
     "fused wherever possible": {(plan, "_WORTH_FUSING"): 0},
-    "walked again": {(heisenberg, "_KEEP"): 0, (heisenberg, "_APART"): 0},
-    "leased": {(backward, "_OWN"): 0},
+    "walked again": {(evaluate, "_KEEP"): 0, (evaluate, "_APART"): 0},
+    "leased": {(walk, "_OWN"): 0},
 }
 
 
@@ -135,7 +135,7 @@ def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
     def fails(*_: object) -> None:
         raise MemoryError("no more")
 
-    monkeypatch.setattr(backward, "apply_block", fails)
+    monkeypatch.setattr(walk, "apply_block", fails)
     with pytest.raises(MemoryError, match="no more"):
         engine.expectations(circuit, single_z(7), torch.tensor(inputs), torch.tensor(weights))
 

@@ -10,8 +10,8 @@ from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 from qiskit_machine_learning.neural_networks import EstimatorQNN
 
 from backends.catalog import get_target
-from backends.twin.estimator import TwinEstimator
-from backends.twin.gradient import TwinEstimatorGradient
+from backends.twin.primitives.estimator import TwinEstimator
+from backends.twin.primitives.gradient import TwinEstimatorGradient
 from circuits.errors import UsageError
 from tests.backends.isa import angles, exact, paulis, reference, transpiled
 

@@ -7,7 +7,7 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import generate_preset_pass_manager
 
 from backends.catalog import get_target
-from backends.twin.sampler import TwinSampler
+from backends.twin.primitives.sampler import TwinSampler
 from circuits.errors import UsageError
 from tests.backends.isa import angles, encoder, reference, transpiled
 
@@ -121,7 +121,7 @@ def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     isa = transpiled("fake_lima", "linear", 2)
     pub = measured(isa, 2), angles(isa, 7)
     whole = TwinSampler(LIMA, seed=1).run([pub], shots=20).result()[0].data.meas
-    monkeypatch.setattr("backends.twin.sampler._CHUNK", 4 * 3)
+    monkeypatch.setattr("backends.twin.primitives.sampler._CHUNK", 4 * 3)
     parts = TwinSampler(LIMA, seed=1).run([pub], shots=20).result()[0].data.meas
     assert np.array_equal(whole.array, parts.array)
 

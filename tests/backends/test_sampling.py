@@ -9,8 +9,8 @@ from qiskit.quantum_info import SparsePauliOp
 from scipy.stats import chisquare
 
 from backends.observables import pauli_sum
-from backends.twin.density import Density
-from backends.twin.sampling import estimate, measurement_groups, sample
+from backends.twin.density.evaluate import Density
+from backends.twin.density.sampling import estimate, measurement_groups, sample
 from circuits.compile import compile_ansatz
 from circuits.errors import UsageError
 from circuits.types import Ansatz

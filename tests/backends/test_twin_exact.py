@@ -160,7 +160,7 @@ def test_large_batches_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     target, circuit = get_target("fake_kyiv"), compiled("fake_kyiv", 4, 1, "reverse_linear")
     request = Request(circuit, single_z(4), *draw(circuit, 50, 3))
     (whole,) = TwinExecutor(target, path="heisenberg").run([request])
-    monkeypatch.setattr("backends.twin.heisenberg._CHUNK", 4 * 16 * 7)  # seven samples at a time
+    monkeypatch.setattr("backends.twin.heisenberg.evaluate._CHUNK", 4 * 16 * 7)  # seven samples at a time
     (parts,) = TwinExecutor(target, path="heisenberg").run([request])
     assert np.abs(whole.values - parts.values).max() < 1e-14
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backends.twin.plan import Apply
+from backends.twin.heisenberg.plan import Apply
 
 
 class Views:

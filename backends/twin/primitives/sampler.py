@@ -15,10 +15,10 @@ from qiskit.providers import BackendV2
 
 from backends.protocol import FloatArray
 from backends.target import Target
-from backends.twin.estimator import MAX_SHOTS, seeded
 from backends.twin.executor import TwinExecutor
-from backends.twin.isa import final_measurements
-from backends.twin.prepare import Prepared, Preparer, as_dtype, as_target
+from backends.twin.primitives.estimator import MAX_SHOTS, seeded
+from backends.twin.primitives.isa import final_measurements
+from backends.twin.primitives.prepare import Prepared, Preparer, as_dtype, as_target
 from circuits.errors import UsageError
 
 BitMatrix = npt.NDArray[np.uint8]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backends.target import Target
 from backends.twin.executor import TwinExecutor
-from backends.twin.prepare import Preparer, as_dtype, as_target, support, terms_of
+from backends.twin.primitives.prepare import Preparer, as_dtype, as_target, support, terms_of
 from circuits.errors import UsageError
 
 

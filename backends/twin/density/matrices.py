@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backends.twin.density.runs import Runs
 from backends.twin.program import Program, Run
-from backends.twin.runs import Runs
 
 
 class Matrices:

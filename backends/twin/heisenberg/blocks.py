@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.twin.apply import Block
-from backends.twin.plan import Fused
+from backends.twin.heisenberg.apply import Block
+from backends.twin.heisenberg.plan import Fused
+from backends.twin.heisenberg.rotations import ORDER, Rotations
 from backends.twin.program import Program, Run
-from backends.twin.rotations import ORDER, Rotations
 
 _PAIR_ORDER = np.array([4 * a + b for a in ORDER for b in ORDER])
 

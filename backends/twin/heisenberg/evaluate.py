@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from backends.observables import PauliSum
-from backends.twin.backward import Cotangents, Itinerary, Walk
-from backends.twin.blocks import Blocks, Matrices
 from backends.twin.buffers import BufferPool
-from backends.twin.contraction import Contraction
-from backends.twin.plan import Fused, Plan, make_plan
+from backends.twin.heisenberg.blocks import Blocks, Matrices
+from backends.twin.heisenberg.contraction import Contraction
+from backends.twin.heisenberg.plan import Fused, Plan, make_plan
+from backends.twin.heisenberg.rotations import Rotations
+from backends.twin.heisenberg.walk import Cotangents, Itinerary, Walk
 from backends.twin.program import Program
-from backends.twin.rotations import Rotations
 from circuits.errors import QrunError
 
 _APART = 7
@@ -217,12 +217,12 @@ class _Call:
     def _each(self, one: Callable[[int], None]) -> None:
         """Do one plan after the other, or several at a time."""
         plans = self.kernel.plans
+        # The dearest first: buffers then fit all that follow, and threads end together.
+        order = iter(sorted(range(len(plans)), key=lambda number: -plans[number].elements))
         if self.kernel.threads == 1 or len(plans) == 1:
-            for number in range(len(plans)):
+            for number in order:
                 one(number)
             return
-        # The dearest first, so that the threads end together.
-        order = iter(sorted(range(len(plans)), key=lambda number: -plans[number].flops))
 
         def work() -> None:
             with torch.no_grad():

@@ -18,8 +18,8 @@ from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
 from backends.protocol import FloatArray
 from backends.target import Target
-from backends.twin.angles import Angles, straighten
-from backends.twin.isa import check_isa, from_isa, leading_parameters
+from backends.twin.primitives.angles import Angles, straighten
+from backends.twin.primitives.isa import check_isa, from_isa, leading_parameters
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 

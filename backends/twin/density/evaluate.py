@@ -16,11 +16,11 @@ from torch import Tensor
 
 from backends.observables import PauliSum
 from backends.twin.buffers import BufferPool
-from backends.twin.matrices import Matrices, runs_of
+from backends.twin.density.matrices import Matrices, runs_of
+from backends.twin.density.readings import Reading
+from backends.twin.density.walk import Walk, walk_forward
 from backends.twin.pauli import Array
 from backends.twin.program import Program
-from backends.twin.readings import Reading
-from backends.twin.walk import Walk, walk_forward
 from circuits.errors import QrunError
 
 _BUDGET = 2**30

@@ -18,7 +18,7 @@ from qiskit.quantum_info import PauliList
 
 from backends.observables import PauliSum
 from backends.protocol import FloatArray
-from backends.twin.density import Density
+from backends.twin.density.evaluate import Density
 from circuits.errors import UsageError
 
 _LABELS = "IXYZ"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backends.twin.apply import Block, Views, add_outer, apply_adjoint, apply_block
-from backends.twin.blocks import Matrices
 from backends.twin.buffers import BufferPool, Lease
-from backends.twin.plan import Apply, Join, Plan, Start
-from backends.twin.starts import start_of
+from backends.twin.heisenberg.apply import Block, Views, add_outer, apply_adjoint, apply_block
+from backends.twin.heisenberg.blocks import Matrices
+from backends.twin.heisenberg.plan import Apply, Join, Plan, Start
+from backends.twin.heisenberg.starts import start_of
 
 _OWN = 2**20
 """Bytes up to which a plan's workspaces are its own and keep their views; larger ones are leased from the pool."""

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.twin.arena import Arena
 from backends.twin.buffers import BufferPool
-from backends.twin.rowwise import apply_rows, outer_rows, swap_pair
+from backends.twin.density.arena import Arena
+from backends.twin.density.rowwise import apply_rows, outer_rows, swap_pair
 
 _BLOCK_BYTES = 2**21
 """On a CPU the rows go through all blocks a few at a time, so that their registers stay in its cache."""

@@ -14,8 +14,8 @@ from qiskit_machine_learning.gradients import BaseEstimatorGradient, DerivativeT
 
 from backends.protocol import FloatArray
 from backends.target import Target
-from backends.twin.estimator import TwinEstimator
-from backends.twin.prepare import SparseTerms, support, terms_of
+from backends.twin.primitives.estimator import TwinEstimator
+from backends.twin.primitives.prepare import SparseTerms, support, terms_of
 from circuits.errors import UsageError
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backends.twin.pauli import ROTATION
 from backends.twin.program import Run
 
 
@@ -59,10 +60,3 @@ class Runs:
         """(..., runs, steps) -> (..., runs, steps, 4, 4)."""
         waves = torch.stack([torch.ones_like(angles), torch.cos(angles), torch.sin(angles)], -1)
         return torch.matmul(waves[..., None, :], self.basis).reshape(*angles.shape, 4, 4)
-
-
-ROTATION = np.zeros((3, 4, 4))
-ROTATION[0, 0, 0] = ROTATION[0, 3, 3] = 1.0
-ROTATION[1, 1, 1] = ROTATION[1, 2, 2] = 1.0
-ROTATION[2, 1, 2], ROTATION[2, 2, 1] = -1.0, 1.0
-"""Rz(a) = ROTATION[0] + cos a ROTATION[1] + sin a ROTATION[2] on Pauli vectors."""

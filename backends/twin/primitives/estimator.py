@@ -16,8 +16,8 @@ from qiskit.providers import BackendV2
 
 from backends.target import Target
 from backends.twin.executor import TwinExecutor
-from backends.twin.prepare import Preparer, as_dtype, as_target, support
-from backends.twin.pubs import Observables, Table, Task
+from backends.twin.primitives.prepare import Preparer, as_dtype, as_target, support
+from backends.twin.primitives.pubs import Observables, Table, Task
 from circuits.errors import UsageError
 
 _EXECUTORS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backends.twin.products import Products
+from backends.twin.heisenberg.products import Products
 
 _WHOLE = 4
 """Up to so many wires the product states are written out; beyond, as two halves."""

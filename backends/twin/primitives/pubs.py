@@ -11,7 +11,7 @@ from qiskit.primitives import DataBin, PubResult
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
 from backends.protocol import FloatArray, Request, Result
-from backends.twin.prepare import Prepared, SparseTerms, sparse_terms
+from backends.twin.primitives.prepare import Prepared, SparseTerms, sparse_terms
 
 IntArray = npt.NDArray[np.int64]
 

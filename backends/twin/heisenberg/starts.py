@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from backends.twin.plan import Start
-from backends.twin.products import Products
+from backends.twin.heisenberg.plan import Start
+from backends.twin.heisenberg.products import Products
 
 _INDEX = (0, 2, 3, 1)
 """Where I, X, Y, Z stand in the order I, Z, X, Y."""

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.twin.pauli import Array
+from backends.twin.pauli import ROTATION, Array
 from backends.twin.program import Run
-from backends.twin.runs import ROTATION
 
 ORDER = (0, 3, 1, 2)
 """Where I, Z, X, Y stand in the order I, X, Y, Z."""

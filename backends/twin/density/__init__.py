@@ -1,0 +1,1 @@
+"""A batch of density matrices carried forwards: inputs anywhere, weights per row, joint probabilities."""

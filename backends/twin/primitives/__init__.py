@@ -1,0 +1,1 @@
+"""The twin behind Qiskit's and torch's interfaces."""
