@@ -6,6 +6,9 @@ endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+# A process of tests a core; on one core none besides pytest itself. `make test WORKERS=1` is one after another.
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+PARALLEL = $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist worksteal)
 
 .PHONY: demo test test-quick lint format contract clean help
 
@@ -23,10 +26,10 @@ demo: $(VENV)/.installed  ## the main job: a federated QGAN on the noisy twin of
 	$(BIN)/qrun experiment nsl-kdd --backend fake_kyiv $(DEMO_ARGS)
 
 test: $(VENV)/.installed  ## every test, the slow ones and those that start servers included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-quick: $(VENV)/.installed  ## the unit tests alone
-	$(BIN)/python -m pytest -m "not slow and not server" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not server" $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed  ## ruff, the type checker, and the layers of imports
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def test_aer_says_how_many_shots_it_takes_and_the_twin_takes_what_it_is_given() 
         ({"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
         ({"engine": "aer", "device": "cuda"}, "--engine twin"),
         ({"engine": "aer", "idle_noise": True}, "--engine twin"),
-        ({"engine": "aerr"}, "'twin' or 'aer'"),
+        ({"engine": "aerr"}, "'twin', 'aer' or 'qml'"),
         ({"model": {"qubits": 1}}, "model.qubits = 1"),
         ({"model": {"entanglement": "ring"}}, "model.entanglement"),
         ({"model": {"generator_rate": float("nan")}}, "model.generator_rate"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,27 @@ def run(qrun: Qrun, *options: str, **env: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout)
     jsonschema.validate(result, schema())
     return result
+
+
+Here = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """The same small run in this process, as Python users start it: without the seconds that a process takes."""
+    import qrun as face
+
+    monkeypatch.setenv("QRUN_HOME", str(home))
+
+    def call(**options: Any) -> dict[str, Any]:
+        small = {"qubits": 3, "reps": 1, "rounds": 1, "nodes": 1, "backend": "fake_manila", "test": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a user is told of: two nodes, stand-in data
+            result = face.run("nsl-kdd", **{**small, **options})
+        jsonschema.validate(result, schema())
+        return result
+
+    return call
 
 
 def what_repeats(result: dict[str, Any]) -> dict[str, Any]:
@@ -127,20 +150,17 @@ def test_stdout_has_the_json_and_nothing_else_and_tables_otherwise(qrun: Qrun) -
 
 
 @pytest.mark.slow
-def test_aer_samples_the_same_device(qrun: Qrun) -> None:
-    result = run(qrun, "--engine", "aer", "--shots", "128", "--rounds", "1", "--no-test")
+def test_aer_samples_the_same_device(here: Here) -> None:
+    result = here(engine="aer", shots=128)
     assert result["backend"]["engine"] == "aer"
     assert result["config"]["shots"] == 128
-    assert result["backend"]["physical_qubits"] == run(qrun, "--rounds", "1", "--no-test")["backend"]["physical_qubits"]
+    assert result["backend"]["physical_qubits"] == here()["backend"]["physical_qubits"]
 
 
 @pytest.mark.slow
-def test_the_twin_samples_shots_and_lets_qubits_wait(qrun: Qrun) -> None:
-    options = ("--rounds", "1", "--nodes", "1", "--no-test", "--device", "cpu")
-    exact = run(qrun, *options)
-    sampled = run(qrun, *options, "--shots", "256")
-    assert what_repeats(sampled) == what_repeats(run(qrun, *options, "--shots", "256"))
-    waiting = run(qrun, *options, "--idle-noise")
+def test_the_twin_samples_shots_and_lets_qubits_wait(here: Here) -> None:
+    exact, sampled, waiting = here(device="cpu"), here(device="cpu", shots=256), here(device="cpu", idle_noise=True)
+    assert what_repeats(sampled) == what_repeats(here(device="cpu", shots=256))
     assert (exact["backend"]["shots"], sampled["backend"]["shots"]) == (None, 256)
     assert (exact["backend"]["idle_noise"], waiting["backend"]["idle_noise"]) == (False, True)
     assert {r["backend"]["device"] for r in (exact, sampled, waiting)} == {"cpu"}
@@ -165,12 +185,10 @@ def test_the_stand_in_says_so_everywhere(qrun: Qrun, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [["--nodes", "1"], ["--nodes", "2"], ["--partition", "dirichlet:0.5", "--nodes", "4"]], ids=str
-)
-def test_other_numbers_of_nodes(qrun: Qrun, options: list[str]) -> None:
-    result = run(qrun, *options, "--rounds", "1", "--no-test")
-    assert len(result["nodes"]) == int(options[options.index("--nodes") + 1])
+@pytest.mark.parametrize("options", [{"nodes": 1}, {"nodes": 2}, {"partition": "dirichlet:0.5", "nodes": 4}], ids=str)
+def test_other_numbers_of_nodes(here: Here, options: dict[str, Any]) -> None:
+    result = here(**options)
+    assert len(result["nodes"]) == options["nodes"]
     assert sum(n["records"]["train"] for n in result["nodes"]) == pytest.approx(0.7 * 13_449, rel=0.02)
 
 

@@ -10,12 +10,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from circuits.errors import QrunError
+from contracts.errors import LedgerError
+from runner.run import resume
 from tests.runner.conftest import SMALL, Qrun, environment
 from tests.runner.test_main_job import what_repeats
 
@@ -47,47 +51,67 @@ def transactions(folder: Path, result: dict[str, Any]) -> int:
         return chain.head_number()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_killed_at_ten_random_instants(qrun: Qrun, home: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody disturbed: its result, its folder, and the seconds it took."""
+
+    result: dict[str, Any]
+    folder: Path
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    root = tmp_path_factory.mktemp("undisturbed")
     begin = time.monotonic()
-    whole = qrun("experiment", "nsl-kdd", *SMALL, "--out", str(tmp_path / "whole"), "--json")
-    assert whole.returncode == 0, whole.stderr
-    took = time.monotonic() - begin
-    undisturbed = json.loads(whole.stdout)
-    rng = random.Random(20260101)
-    killed = 0
-    for k in range(KILLS):
-        # Imports take the first part of a run: killing there is dull, but it counts.
-        instant = took * (k + rng.random()) / KILLS
-        # How fast a run goes varies by a third on a shared machine: one that ended too early to be
-        # killed says nothing, so another is killed earlier, until one was.
-        for attempt in range(10):
-            out = tmp_path / f"killed-{k}-{attempt}"
-            if kill_after(instant, home, "experiment", "nsl-kdd", *SMALL, "--out", str(out)):
-                killed += 1
-                break
-            instant *= 0.8
-        else:
-            pytest.fail(f"no run lasted {instant:.2f} s")
-        runs = {Path(r["path"]): r for r in json.loads(qrun("runs", "list", "--json").stdout)}
-        if out not in runs:
-            continue  # It was killed before there was a run.
-        run = runs[out]["run"]
-        # The resumed run is killed too, half the time.
-        if rng.random() < 0.5:
-            kill_after(took * rng.random(), home, "runs", "resume", run)
-        resumed = qrun("runs", "resume", run, "--json")
-        assert resumed.returncode == 0, f"killed after {instant:.2f} s: {resumed.stderr}"
-        result = json.loads(resumed.stdout)
-        assert what_repeats(result) == what_repeats(undisturbed), f"killed after {instant:.2f} s"
-        assert transactions(out, result) == transactions(tmp_path / "whole", undisturbed), "nothing was sent twice"
-    assert killed == KILLS
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.cli", "experiment", "nsl-kdd", *SMALL, "--out", str(root / "run"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=environment(root / "home"),
+    )
+    assert done.returncode == 0, done.stderr
+    return Whole(json.loads(done.stdout), root / "run", time.monotonic() - begin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(KILLS))
+def test_killed_at_a_random_instant(qrun: Qrun, home: Path, tmp_path: Path, undisturbed: Whole, part: int) -> None:
+    """Each kill in a part of the run of its own, so that together they cover it; a test each, so that cores share."""
+    rng = random.Random(20260101 + part)
+    # Imports take the first part of a run: killing there is dull, but it counts.
+    instant = undisturbed.seconds * (part + rng.random()) / KILLS
+    # How fast a run goes varies by a third on a shared machine: one that ended too early to be
+    # killed says nothing, so another is killed earlier, until one was.
+    for attempt in range(10):
+        out = tmp_path / f"killed-{attempt}"
+        if kill_after(instant, home, "experiment", "nsl-kdd", *SMALL, "--out", str(out)):
+            break
+        instant *= 0.8
+    else:
+        pytest.fail(f"no run lasted {instant:.2f} s")
+    runs = {Path(r["path"]): r for r in json.loads(qrun("runs", "list", "--json").stdout)}
+    if out not in runs:
+        return  # It was killed before there was a run.
+    run = runs[out]["run"]
+    # The resumed run is killed too, half the time.
+    if rng.random() < 0.5:
+        kill_after(undisturbed.seconds * rng.random(), home, "runs", "resume", run)
+    resumed = qrun("runs", "resume", run, "--json")
+    assert resumed.returncode == 0, f"killed after {instant:.2f} s: {resumed.stderr}"
+    result = json.loads(resumed.stdout)
+    assert what_repeats(result) == what_repeats(undisturbed.result), f"killed after {instant:.2f} s"
+    assert transactions(out, result) == transactions(undisturbed.folder, undisturbed.result), "nothing was sent twice"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(home: Path, qrun: Qrun, tmp_path: Path, stop: signal.Signals) -> None:
+    # Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [
             sys.executable,
@@ -140,18 +164,22 @@ def interrupted(home: Path, folder: Path, *options: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path) -> None:
+def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     interrupted(home, folder, "--rounds", "4")
     run = json.loads(qrun("runs", "list", "--json").stdout)[0]
     assert run["state"] == "interrupted"
 
     def refused(*said: str, **env: str) -> None:
-        done = qrun("runs", "resume", run["run"], **env)
-        assert done.returncode == 1, done.stderr
-        assert "Traceback" not in done.stderr
+        # In this process: what the command line makes of an error is tested by itself, and starting it takes seconds.
+        with monkeypatch.context() as patch:
+            for name, value in {"QRUN_HOME": str(home), **env}.items():
+                patch.setenv(name, value)
+            with pytest.raises((QrunError, LedgerError)) as caught:
+                resume(run["run"])
+        assert caught.value.exit_code == 1
         for text in said:
-            assert text in done.stderr
+            assert text in str(caught.value)
 
     # Other data: the stand-in where the official files were, or the other way round.
     if os.environ.get("QRUN_DATA"):
@@ -162,7 +190,10 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path) ->
     for tail in ("", "-wal", "-shm"):
         if (folder / f"chain.sqlite{tail}").exists():
             (folder / f"chain.sqlite{tail}").rename(tmp_path / f"chain.sqlite{tail}")
-    refused("which is not on the chain given now")
+    done = qrun("runs", "resume", run["run"])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "which is not on the chain given now" in done.stderr
     for file in folder.glob("chain.sqlite*"):
         file.unlink()
     for tail in ("", "-wal", "-shm"):
@@ -182,9 +213,9 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path) ->
     if not torch.cuda.is_available():
         assert '"device": "cpu"' in manifest
         config.write_text(manifest.replace('"device": "cpu"', '"device": "cuda"'))
-        refused("began on a CUDA device")
+        refused("began on a CUDA device", "start it anew with --device cpu")
         config.write_text(manifest.replace('"device": "cpu"', '"device": "tpu"'))
-        refused("damaged")
+        refused("was changed")
     config.write_text(manifest)
 
     # A lost block is made again, the same; a whole run comes of it.
