@@ -148,7 +148,7 @@ def run_child(order: Measured, timeout: float) -> Measured:
             text=True,
             timeout=timeout,
             check=False,
-            env=environment(order["threads"]),
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return {"why": f"gave up after {timeout:.0f} s"}

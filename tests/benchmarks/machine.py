@@ -73,7 +73,7 @@ def _rate(size: int, repeats: int, dtype: torch.dtype) -> float:
 def cold_start(device: str) -> dict[str, float]:
     """Seconds to the target, to the compiled circuit (6 qubits) and to the first step, in a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-c", _COLD, device], capture_output=True, text=True, check=True, env=environment(1)
+        [sys.executable, "-c", _COLD, device], capture_output=True, text=True, check=True, env=environment()
     )
     return dict(zip(("target", "compiling", "first step"), json.loads(done.stdout.splitlines()[-1]), strict=True))
 
