@@ -21,6 +21,7 @@ from backends.twin.channels import Channels
 from backends.twin.density.evaluate import Density
 from backends.twin.density.sampling import estimate
 from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, plans_for
+from backends.twin.heisenberg.jacobian import Jacobian
 from backends.twin.heisenberg.plan import Plan
 from backends.twin.memory import check_memory
 from backends.twin.paths import Path, choose
@@ -31,6 +32,9 @@ from circuits.types import CompiledCircuit
 
 _CIRCUITS, _JOBS = 64, 256
 """How many compiled programs, and programs with observables, an executor keeps."""
+
+_SWEEP = 2**30
+"""Bytes that a Jacobian's sweep may take even where density matrices would take fewer."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class _Job:
     program: Program
     plans: tuple[Plan, ...]
     kernel: Heisenberg | None = None
+    jacobian: Jacobian | None = None
     forced: str = "auto"
     paths: dict[tuple[int, int], Path] = field(default_factory=dict)
 
@@ -195,24 +200,55 @@ class TwinExecutor:
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
         check_arrays(circuit, inputs, weights)
-        sums = self._job(circuit, observables).sums
-        density = self._density(circuit, len(inputs), gradient=True)
-        z = self._tensor(inputs).requires_grad_()
-        # Rows do not mix: with weights of its own for each, one backward pass gives all rows' gradients.
-        theta = self._tensor(np.broadcast_to(weights, (len(inputs), weights.shape[-1])).copy()).requires_grad_()
-        values = density.values(sums, z, theta)
-        by_inputs: list[FloatArray] = []
-        by_weights: list[FloatArray] = []
-        for column in range(len(sums)):
-            slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
-            for into, slope, like in zip((by_inputs, by_weights), slopes, (z, theta), strict=True):
-                into.append(_numpy(torch.zeros_like(like) if slope is None else slope))
-        return _numpy(values), np.stack(by_inputs, 1), np.stack(by_weights, 1)
+        job, (batch, ni), nw = self._job(circuit, observables), inputs.shape, weights.shape[-1]
+        rows, which = np.unique(np.atleast_2d(weights), axis=0, return_inverse=True)
+        # A sweep walks the observables back for one weight vector: it pays where samples share them.
+        sweep = self._sweep(job, batch) if len(rows) == 1 or 2 * len(rows) <= batch else None
+        if sweep is None:
+            return self._jacobian_forwards(job, inputs, weights)
+        m = len(job.sums)
+        result = np.empty((batch, m)), np.empty((batch, m, ni)), np.empty((batch, m, nw))
+        for number, row in enumerate(rows):
+            mine = np.arange(batch) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
+            for into, found in zip(result, sweep(self._tensor(inputs[mine]), self._tensor(row)), strict=True):
+                into[mine] = _numpy(found)
+        return result
 
     def explain(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...], batch: int) -> str:
         """How this engine evaluates a circuit for a batch and one weight vector, and why, in a sentence."""
         path = self._job(circuit, observables).path(batch, 1)
         return f"{path.name}: {path.why}"
+
+    def _sweep(self, job: _Job, batch: int) -> Jacobian | None:
+        """All derivatives from one sweep, where the circuit allows it and it takes no more memory than it should."""
+        if not job.program.inputs_come_first or self.forced == "density":
+            return None
+        if job.jacobian is None:
+            job.jacobian = Jacobian(self._heisenberg(job), job.program, job.sums)
+        needed = job.jacobian.bytes_needed(batch)
+        if needed > _SWEEP and needed > self._density(job.circuit, batch, gradient=True).bytes_needed(
+            batch, gradient=True
+        ):
+            return None
+        check_memory(needed, f"the derivatives of {len(job.sums)} observables in {batch} samples", self.device)
+        return job.jacobian
+
+    def _jacobian_forwards(
+        self, job: _Job, inputs: FloatArray, weights: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`jacobian` by density matrices: one backward pass for every observable."""
+        density = self._density(job.circuit, len(inputs), gradient=True)
+        z = self._tensor(inputs).requires_grad_()
+        # Rows do not mix: with weights of its own for each, one backward pass gives all rows' gradients.
+        theta = self._tensor(np.broadcast_to(weights, (len(inputs), weights.shape[-1])).copy()).requires_grad_()
+        values = density.values(job.sums, z, theta)
+        by_inputs: list[FloatArray] = []
+        by_weights: list[FloatArray] = []
+        for column in range(len(job.sums)):
+            slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
+            for into, slope, like in zip((by_inputs, by_weights), slopes, (z, theta), strict=True):
+                into.append(_numpy(torch.zeros_like(like) if slope is None else slope))
+        return _numpy(values), np.stack(by_inputs, 1), np.stack(by_weights, 1)
 
     def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
         job = self._job(request.circuit, request.observables)

@@ -137,7 +137,8 @@ class _Slot:
 
 
 class _Planner:
-    def __init__(self) -> None:
+    def __init__(self, *, join_alike: bool) -> None:
+        self.join_alike = join_alike
         self.steps: list[Step] = []
         self.slots: list[_Slot] = []
         self.count = 0
@@ -175,7 +176,7 @@ class _Planner:
             )
 
     def join_small(self) -> None:
-        """Join slots of equal support, and small ones, greedily."""
+        """Join small slots, and of equal support also large ones where that is wanted, greedily."""
         again = True
         while again:
             again = False
@@ -184,7 +185,7 @@ class _Planner:
                 for b in by_size[i + 1 :]:
                     union = tuple(sorted({*a.support, *b.support}))
                     elements = (len(a.rows) + len(b.rows)) * 4 ** len(union)
-                    if elements <= _SMALL:
+                    if elements <= _SMALL or (self.join_alike and a.support == b.support):
                         self._join(a, b, union)
                         again = True
                         break
@@ -214,12 +215,15 @@ class _Planner:
         return slot
 
 
-def make_plan(program: Program, observables: Sequence[PauliSum], numbers: Sequence[int]) -> Plan:
+def make_plan(
+    program: Program, observables: Sequence[PauliSum], numbers: Sequence[int], *, by_block: bool = False
+) -> Plan:
     """Plan the walk of some of the observables (`numbers`) back through a program.
 
-    The observables are given on virtual qubits; positions are looked up in `program.outputs`.
+    The observables are given on virtual qubits; positions are looked up in `program.outputs`. With `by_block` every
+    block is a step of its own, and slots of equal support are one: what a Jacobian takes.
     """
-    planner = _Planner()
+    planner = _Planner(join_alike=by_block)
     for number in numbers:
         planner.start(
             number,
@@ -232,7 +236,8 @@ def make_plan(program: Program, observables: Sequence[PauliSum], numbers: Sequen
     for index in range(len(program.blocks) - 1, -1, -1):
         planner.apply(index, program.blocks[index].low, program.blocks[index].high)
         planner.join_small()
-    steps, fused = _fuse(_join_starts(planner.steps))
+    joined = _join_starts(planner.steps)
+    steps, fused = (tuple(joined), ()) if by_block else _fuse(joined)
     applied = [step for step in steps if isinstance(step, Apply)]
     return Plan(
         steps=steps,

@@ -132,6 +132,11 @@ class Walk:
         """What is there at the end, flat."""
         return self._space.ends[slot]
 
+    @property
+    def outputs(self) -> Sequence[Tensor]:
+        """What every step gave, flat; only of a walk that keeps."""
+        return self._space.outputs
+
     def adjoint(self, cotangents: dict[int, Tensor], into: Cotangents) -> None:
         """Carry the cotangents of `vectors` (by slot, flat) forth, and add what they give on the way."""
         plan = self._of.plan

@@ -1,0 +1,183 @@
+"""The Jacobian from one sweep, against one backward pass an observable through density matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.catalog import get_target
+from backends.observables import single_z
+from backends.twin.executor import TwinExecutor
+from backends.twin.heisenberg import jacobian
+from backends.twin.heisenberg.jacobian import Jacobian
+from circuits.errors import QrunError
+from circuits.qgan import ENTANGLEMENTS
+from circuits.types import CompiledCircuit
+from tests.backends.reference import Evolution, compiled, draw, scattered
+from tests.backends.test_twin_exact import DEVICES, mixed_paulis, observables
+
+Arrays = tuple[np.ndarray, ...]
+
+
+def some(qubits: int, seed: int = 1) -> tuple[SparsePauliOp, ...]:
+    """Z-strings, general Pauli sums, X and Y alone, and the identity alone."""
+    alone = [SparsePauliOp.from_sparse_list([(p, [0], 0.7)], num_qubits=qubits) for p in "XY"]
+    general = [mixed_paulis(qubits, seed), mixed_paulis(qubits, seed + 1)]
+    pairs = observables(qubits, seed) if qubits > 1 else single_z(1)
+    return (*alone, *pairs, SparsePauliOp("I" * qubits, 0.3), *general)
+
+
+def both(
+    device: str, circuit: CompiledCircuit, wanted: tuple[SparsePauliOp, ...], z: np.ndarray, w: np.ndarray
+) -> float:
+    """The largest difference between the two ways; each is seen to be taken."""
+    swept, forwards = TwinExecutor(get_target(device)), TwinExecutor(get_target(device), path="density")
+    assert swept._sweep(swept._job(circuit, wanted), len(z)) is not None
+    assert forwards._sweep(forwards._job(circuit, wanted), len(z)) is None
+    found, expected = (engine.jacobian(circuit, wanted, z, w) for engine in (swept, forwards))
+    shapes = [(len(z), len(wanted)), (len(z), len(wanted), z.shape[1]), (len(z), len(wanted), w.shape[-1])]
+    assert [array.shape for array in found] == [array.shape for array in expected] == shapes
+    assert all(array.dtype == np.float64 for array in found)
+    scale = max(1.0, *(float(np.abs(o.coeffs).sum()) for o in wanted))
+    return far(found, expected) / scale
+
+
+def far(one: Arrays, other: Arrays) -> float:
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(one, other, strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    device=st.sampled_from(DEVICES),
+    qubits=st.integers(1, 5),
+    reps=st.integers(0, 2),
+    entanglement=st.sampled_from(ENTANGLEMENTS),
+    batch=st.sampled_from((1, 2, 7, 20)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_a_backward_pass_for_every_observable(
+    *, device: str, qubits: int, reps: int, entanglement: str, batch: int, seed: int
+) -> None:
+    circuit = compiled(device, qubits, reps, entanglement, seed % 3)
+    z, w = draw(circuit, batch, seed)
+    assert both(device, circuit, some(qubits, seed % 1000), z, w) < 1e-12
+
+
+@pytest.mark.parametrize("batch", [1, 30])
+def test_routing_wires_and_distant_blocks(batch: int) -> None:
+    circuit = scattered("fake_almaden", (0, 2, 8, 6))
+    assert both("fake_almaden", circuit, some(4), *draw(circuit, batch, 5)) < 1e-12
+
+
+@pytest.mark.parametrize(("qubits", "reps"), [(1, 2), (3, 0), (4, 2)])
+def test_few_and_no_samples(qubits: int, reps: int) -> None:
+    """One qubit, no blocks; one sample, none."""
+    circuit = compiled("fake_kyiv", qubits, reps, "linear")
+    z, w = draw(circuit, 1, 2)
+    assert both("fake_kyiv", circuit, some(qubits), z, w) < 1e-12
+    assert both("fake_kyiv", circuit, single_z(qubits)[:1], z, w) < 1e-12
+    empty = TwinExecutor(get_target("fake_kyiv")).jacobian(circuit, some(qubits), z[:0], w)
+    m = len(some(qubits))
+    assert [array.shape for array in empty] == [(0, m), (0, m, z.shape[1]), (0, m, len(w))]
+
+
+def test_ten_observables_of_narrow_cones() -> None:
+    """Few samples, so that the derivatives are applied to the states; a wire that no observable reads in the end."""
+    circuit = compiled("fake_fez", 6, 1, "linear")
+    wanted = (*single_z(6)[:2] * 4, *some(6)[:2])
+    for batch in (2, 40):
+        assert both("fake_fez", circuit, wanted, *draw(circuit, batch, 7)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("device", "qubits", "entanglement"),
+    [("fake_kyiv", 3, "circular"), ("fake_fez", 3, "linear"), ("fake_fractional", 2, "full"), ("ideal", 3, "sca")],
+)
+def test_equals_parameter_shift_on_the_exact_evolution(device: str, qubits: int, entanglement: str) -> None:
+    target, circuit = get_target(device), compiled(device, qubits, 1, entanglement)
+    z, w = draw(circuit, 1, 9)
+    wanted, quarter = some(qubits, 9), np.pi / 2
+    evolution, ni = Evolution(target, circuit), z.shape[1]
+    values, by_inputs, by_weights = TwinExecutor(target).jacobian(circuit, wanted, z, w)
+    columns = []
+    for move in quarter * np.eye(ni + len(w)):
+        up = evolution.values(wanted, z[0] + move[:ni], w + move[ni:])
+        down = evolution.values(wanted, z[0] - move[:ni], w - move[ni:])
+        columns.append((up - down) / 2)
+    slopes = np.stack(columns, 1)
+    assert np.abs(values[0] - evolution.values(wanted, z[0], w)).max() < 1e-10
+    assert np.abs(np.concatenate([by_inputs, by_weights], 2)[0] - slopes).max() < 1e-10
+    assert np.abs(slopes[:, -qubits:]).max() > 0.01  # the last angles count, for X and Y
+
+
+def test_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of the observables, and parts of the batch."""
+    target, circuit = get_target("fake_kyiv"), compiled("fake_kyiv", 5, 2, "circular")
+    z, w = draw(circuit, 20, 1)
+    whole = TwinExecutor(target).jacobian(circuit, some(5), z, w)
+    for name in ("_KEEP", "_STATES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(jacobian, name, 8 * 3 * 4**5)
+            parts = TwinExecutor(target).jacobian(circuit, some(5), z, w)
+        assert far(whole, parts) < 1e-13
+
+
+def test_samples_with_the_same_weights_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where every sample has its own, the density path takes them all at once."""
+    target, circuit, calls = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear"), []
+    z, _ = draw(circuit, 6, 1)
+    rows = np.random.default_rng(2).normal(size=(6, len(circuit.weights)))
+    sweep = Jacobian.__call__
+
+    def count(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
+        calls.append(len(inputs))
+        return sweep(self, inputs, weights)
+
+    monkeypatch.setattr(Jacobian, "__call__", count)
+    for which, expected in (([0, 1, 0, 2, 1, 0], [3, 2, 1]), ([3, 3, 3, 3, 3, 3], [6]), ([0, 1, 2, 3, 4, 4], [])):
+        calls.clear()
+        found = TwinExecutor(target).jacobian(circuit, some(3), z, rows[which])
+        assert sorted(calls, reverse=True) == expected
+        assert far(found, TwinExecutor(target, path="density").jacobian(circuit, some(3), z, rows[which])) < 1e-12
+
+
+def test_too_large_a_sweep_goes_by_density_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, circuit = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear")
+    z, w = draw(circuit, 4, 1)
+    expected = TwinExecutor(target, path="density").jacobian(circuit, some(3), z, w)
+    monkeypatch.setattr(Jacobian, "bytes_needed", lambda self, batch: 2**50)
+    assert far(TwinExecutor(target).jacobian(circuit, some(3), z, w), expected) == 0.0
+
+
+def test_single_precision() -> None:
+    circuit = compiled("fake_fez", 4, 4, "reverse_linear")
+    z, w = draw(circuit, 8, 4)
+    one, other = (
+        TwinExecutor(get_target("fake_fez"), dtype=dtype).jacobian(circuit, some(4), z, w)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert 0 < far(one, other) < 1e-5
+
+
+def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, engine = compiled("fake_lima", 2, 1, "linear"), TwinExecutor(get_target("fake_lima"))
+    (z, w), wanted = draw(circuit, 2, 1), single_z(2)
+    engine.jacobian(circuit, wanted, z, w)
+    monkeypatch.setattr("backends.twin.memory.available", lambda device: 1000)
+    with pytest.raises(QrunError, match="derivatives of 2 observables in 2 samples would take"):
+        engine.jacobian(circuit, wanted, z, w)
+
+
+def test_bytes_needed_covers_what_is_kept() -> None:
+    circuit, engine = compiled("fake_kyiv", 5, 2, "circular"), TwinExecutor(get_target("fake_kyiv"))
+    z, w = draw(circuit, 30, 1)
+    wanted = some(5)
+    engine.jacobian(circuit, wanted, z, w)
+    found = engine._job(circuit, wanted).jacobian
+    assert found is not None
+    leased = sum(buffer.numel() * 8 for buffer in engine._pool._idle)
+    assert 30 * 4**5 * 8 < leased < found.bytes_needed(30) < 3 * leased
