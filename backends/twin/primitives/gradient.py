@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.providers import BackendV2, Options
@@ -18,6 +19,8 @@ from backends.twin.primitives.estimator import TwinEstimator
 from backends.twin.primitives.prepare import SparseTerms, support, terms_of
 from circuits.errors import UsageError
 
+IntArray = npt.NDArray[np.int64]
+
 
 class TwinEstimatorGradient(BaseEstimatorGradient):
     """Exact gradients of expectation values under a device's noise, for EstimatorQNN and its kin.
@@ -27,8 +30,9 @@ class TwinEstimatorGradient(BaseEstimatorGradient):
                            weight_params=w, estimator=estimator, gradient=TwinEstimatorGradient(estimator))
 
     Instead of two circuits a parameter, sample and observable, as the parameter-shift rule has, a batch is one walk
-    through the circuit and back. Gradients are those of the exact expectation values whatever the estimator's
-    precision, for weights and inputs, in gates of any angle, also shared or not linear in the parameters.
+    through the circuit and back: one for all observables and samples where the samples differ only in parameters before
+    the first entangling gate on their qubits. Gradients are those of the exact expectation values whatever the
+    estimator's precision, for weights and inputs, in gates of any angle, also shared or not linear in the parameters.
 
     Args:
         backend_or_estimator: A TwinEstimator, whose settings it shares, or a device to make one from.
@@ -65,52 +69,78 @@ class TwinEstimatorGradient(BaseEstimatorGradient):
         **options: Any,
     ) -> EstimatorGradientResult:
         values = [np.asarray(row, dtype=np.float64) for row in parameter_values]
-        terms = _terms(observables)
+        terms, term_of = _terms(observables)
         by_circuit: dict[int, list[int]] = {}
         for number, circuit in enumerate(circuits):
             by_circuit.setdefault(id(circuit), []).append(number)
         gradients: list[FloatArray] = [np.zeros(0)] * len(circuits)
         for numbers in by_circuit.values():
             circuit = circuits[numbers[0]]
-            full = self._of_circuit(circuit, [terms[n] for n in numbers], np.stack([values[n] for n in numbers]))
+            rows = np.stack([values[n] for n in numbers])
+            full = self._of_circuit(circuit, terms, term_of[numbers], rows)
             column = {parameter: number for number, parameter in enumerate(circuit.parameters)}
+            # Networks ask for the same parameters, in one object, at every sample.
+            columns = {id(parameters[n]): parameters[n] for n in numbers}
+            places = {key: [column[parameter] for parameter in wanted] for key, wanted in columns.items()}
             for number, row in zip(numbers, full, strict=True):
-                gradients[number] = row[[column[parameter] for parameter in parameters[number]]]
+                gradients[number] = row[places[id(parameters[number])]]
         return EstimatorGradientResult(
             gradients=gradients, metadata=[{"parameters": p} for p in parameters], options=Options(**options)
         )
 
-    def _of_circuit(self, circuit: QuantumCircuit, terms: list[SparseTerms], rows: FloatArray) -> FloatArray:
-        """N observables, (N, P) values -> (N, P) gradients by all of the circuit's parameters."""
+    @staticmethod
+    def _validate_arguments(
+        circuits: Sequence[QuantumCircuit],
+        observables: Sequence[BaseOperator],
+        parameter_values: Sequence[Sequence[float]] | FloatArray,
+        parameters: Sequence[Sequence[Parameter]],
+    ) -> None:
+        """The base class's checks, once for what a network gives many times: they took longer than small gradients."""
+        check = BaseEstimatorGradient._validate_arguments
+        if len(circuits) == len(observables) == len(parameter_values) == len(parameters):
+            asked = list(zip(circuits, observables, parameter_values, parameters, strict=True))
+            once = {(id(c), id(o), len(v), id(p)): (c, o, v, p) for c, o, v, p in asked}
+            if len(once) < len(asked):
+                try:
+                    check(*([row[column] for row in once.values()] for column in range(4)))
+                    return
+                except ValueError:
+                    pass  # the whole list, for a message with the right number
+        check(circuits, observables, parameter_values, parameters)
+
+    def _of_circuit(
+        self, circuit: QuantumCircuit, terms: Sequence[SparseTerms], term_of: IntArray, rows: FloatArray
+    ) -> FloatArray:
+        """N observables as numbers among `terms`, (N, P) values -> (N, P) gradients by all the circuit's parameters."""
+        out = np.empty(rows.shape)
         with self._twin.lock:
-            prepared = self._twin.preparer.prepare(circuit, support(terms))
+            prepared = self._twin.preparer.prepare(circuit, support(terms[t] for t in np.unique(term_of)))
             engine = self._twin.executor(None)
-            distinct, which = np.unique(rows, axis=0, return_inverse=True)
+            distinct, point_of = np.unique(rows, axis=0, return_inverse=True)
+            point_of = point_of.reshape(-1)
             # Observables that are asked for at the same points go together.
-            points: dict[SparseTerms, list[int]] = {}
-            for term, point in zip(terms, which.reshape(-1).tolist(), strict=True):
-                points.setdefault(term, []).append(point)
-            together: dict[tuple[int, ...], list[SparseTerms]] = {}
-            for term, at in points.items():
-                together.setdefault(tuple(sorted(set(at))), []).append(term)
-            found: dict[tuple[SparseTerms, int], FloatArray] = {}
-            for places, group in together.items():
-                values = distinct[list(places)]
+            together: dict[bytes, list[int]] = {}
+            for term in np.unique(term_of).tolist():
+                together.setdefault(np.unique(point_of[term_of == term]).tobytes(), []).append(term)
+            for key, group in together.items():
+                places = np.frombuffer(key, dtype=point_of.dtype)
+                values = distinct[places]
                 inputs, weights = prepared.split(values)
-                wanted = prepared.observables(tuple(group))
+                wanted = prepared.observables(tuple(terms[t] for t in group))
                 _, by_inputs, by_weights = engine.jacobian(prepared.compiled, wanted, inputs, weights)
                 by_angles = np.concatenate([by_inputs, by_weights], axis=2)
                 by_parameters = prepared.angles.pull_back(by_angles, values)
-                for m, term in enumerate(group):
-                    for b, point in enumerate(places):
-                        found[term, point] = by_parameters[b, m]
-        return np.stack([found[t, p] for t, p in zip(terms, which.reshape(-1).tolist(), strict=True)])
+                mine = np.flatnonzero(np.isin(term_of, group))
+                samples, columns = np.searchsorted(places, point_of[mine]), np.searchsorted(group, term_of[mine])
+                out[mine] = by_parameters[samples, columns]
+        return out
 
 
-def _terms(observables: Sequence[BaseOperator]) -> list[SparseTerms]:
-    """`terms_of` each; networks give the same object for every sample of a batch."""
-    known: dict[int, SparseTerms] = {}
+def _terms(observables: Sequence[BaseOperator]) -> tuple[list[SparseTerms], IntArray]:
+    """The different `terms_of` observables, and which each has; networks give one object for every sample."""
+    numbers: dict[SparseTerms, int] = {}
+    known: dict[int, int] = {}
     for observable in observables:
         if id(observable) not in known:
-            known[id(observable)] = terms_of(observable)
-    return [known[id(observable)] for observable in observables]
+            known[id(observable)] = numbers.setdefault(terms_of(observable), len(numbers))
+    return list(numbers), np.array([known[id(observable)] for observable in observables], dtype=np.int64)
