@@ -19,6 +19,7 @@ from backends.target import Target
 from backends.twin.buffers import BufferPool
 from backends.twin.channels import Channels
 from backends.twin.density.evaluate import Density
+from backends.twin.density.jacobian import jacobian
 from backends.twin.density.sampling import estimate
 from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, plans_for
 from backends.twin.heisenberg.jacobian import Jacobian
@@ -32,6 +33,9 @@ from circuits.types import CompiledCircuit
 
 _CIRCUITS, _JOBS = 64, 256
 """How many compiled programs, and programs with observables, an executor keeps."""
+
+_SHARED = 4
+"""From so many samples a weight vector on, a Jacobian by sweeps is quicker than by density matrices."""
 
 _SWEEP = 2**30
 """Bytes that a Jacobian's sweep may take even where density matrices would take fewer."""
@@ -202,10 +206,12 @@ class TwinExecutor:
         check_arrays(circuit, inputs, weights)
         job, (batch, ni), nw = self._job(circuit, observables), inputs.shape, weights.shape[-1]
         rows, which = np.unique(np.atleast_2d(weights), axis=0, return_inverse=True)
-        # A sweep walks the observables back for one weight vector: it pays where samples share them.
-        sweep = self._sweep(job, batch) if len(rows) == 1 or 2 * len(rows) <= batch else None
+        # A sweep walks the observables back for one weight vector: it pays where samples share it.
+        sweep = self._sweep(job, batch) if len(rows) == 1 or len(rows) * _SHARED <= batch else None
         if sweep is None:
-            return self._jacobian_forwards(job, inputs, weights)
+            density, where = self._density(circuit, batch, gradient=True), self._tensor(inputs)
+            values, by_inputs, by_weights = jacobian(density, job.sums, where, self._tensor(weights))
+            return _numpy(values), _numpy(by_inputs), _numpy(by_weights)
         m = len(job.sums)
         result = np.empty((batch, m)), np.empty((batch, m, ni)), np.empty((batch, m, nw))
         for number, row in enumerate(rows):
@@ -224,31 +230,12 @@ class TwinExecutor:
         if not job.program.inputs_come_first or self.forced == "density":
             return None
         if job.jacobian is None:
-            job.jacobian = Jacobian(self._heisenberg(job), job.program, job.sums)
+            job.jacobian = Jacobian(self._kernel(job), job.program, job.sums)
         needed = job.jacobian.bytes_needed(batch)
-        if needed > _SWEEP and needed > self._density(job.circuit, batch, gradient=True).bytes_needed(
-            batch, gradient=True
-        ):
+        if needed > _SWEEP and needed > self._states(job.circuit).bytes_needed(batch, gradient=True):
             return None
         check_memory(needed, f"the derivatives of {len(job.sums)} observables in {batch} samples", self.device)
         return job.jacobian
-
-    def _jacobian_forwards(
-        self, job: _Job, inputs: FloatArray, weights: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """`jacobian` by density matrices: one backward pass for every observable."""
-        density = self._density(job.circuit, len(inputs), gradient=True)
-        z = self._tensor(inputs).requires_grad_()
-        # Rows do not mix: with weights of its own for each, one backward pass gives all rows' gradients.
-        theta = self._tensor(np.broadcast_to(weights, (len(inputs), weights.shape[-1])).copy()).requires_grad_()
-        values = density.values(job.sums, z, theta)
-        by_inputs: list[FloatArray] = []
-        by_weights: list[FloatArray] = []
-        for column in range(len(job.sums)):
-            slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
-            for into, slope, like in zip((by_inputs, by_weights), slopes, (z, theta), strict=True):
-                into.append(_numpy(torch.zeros_like(like) if slope is None else slope))
-        return _numpy(values), np.stack(by_inputs, 1), np.stack(by_weights, 1)
 
     def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
         job = self._job(request.circuit, request.observables)
@@ -303,9 +290,12 @@ class TwinExecutor:
         return known[1]
 
     def _heisenberg(self, job: _Job) -> Heisenberg:
+        needed = bytes_needed(job.plans, self.dtype.itemsize, self.threads)
+        check_memory(needed, f"{len(job.sums)} observables over {len(job.program.first)} qubits", self.device)
+        return self._kernel(job)
+
+    def _kernel(self, job: _Job) -> Heisenberg:
         if job.kernel is None:
-            needed = bytes_needed(job.plans, self.dtype.itemsize, self.threads)
-            check_memory(needed, f"{len(job.sums)} observables over {len(job.program.first)} qubits", self.device)
             job.kernel = Heisenberg(
                 job.program,
                 job.plans,
@@ -319,6 +309,12 @@ class TwinExecutor:
         return job.kernel
 
     def _density(self, circuit: CompiledCircuit, batch: int, *, gradient: bool) -> Density:
+        density = self._states(circuit)
+        what = f"{batch} density matrices of {len(circuit.physical_qubits)} qubits"
+        check_memory(density.bytes_needed(batch, gradient=gradient), what, self.device)
+        return density
+
+    def _states(self, circuit: CompiledCircuit) -> Density:
         known = self._densities.get(id(circuit))
         if known is None:
             density = Density(
@@ -331,9 +327,6 @@ class TwinExecutor:
             )
             known = circuit, density
             _keep(self._densities, id(circuit), known, _CIRCUITS)
-        needed = known[1].bytes_needed(batch, gradient=gradient)
-        what = f"{batch} density matrices of {len(circuit.physical_qubits)} qubits"
-        check_memory(needed, what, self.device)
         return known[1]
 
     def _tensor(self, array: FloatArray) -> torch.Tensor:

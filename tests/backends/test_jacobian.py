@@ -7,16 +7,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
 from backends.catalog import get_target
 from backends.observables import single_z
 from backends.twin.executor import TwinExecutor
 from backends.twin.heisenberg import jacobian
 from backends.twin.heisenberg.jacobian import Jacobian
+from backends.twin.primitives.estimator import TwinEstimator
+from backends.twin.primitives.gradient import TwinEstimatorGradient
+from backends.twin.primitives.isa import from_isa, leading_parameters
 from circuits.errors import QrunError
 from circuits.qgan import ENTANGLEMENTS
 from circuits.types import CompiledCircuit
+from tests.backends.isa import paulis, transpiled
 from tests.backends.reference import Evolution, compiled, draw, scattered
 from tests.backends.test_twin_exact import DEVICES, mixed_paulis, observables
 
@@ -129,8 +136,8 @@ def test_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_samples_with_the_same_weights_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """And where every sample has its own, the density path takes them all at once."""
     target, circuit, calls = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear"), []
-    z, _ = draw(circuit, 6, 1)
-    rows = np.random.default_rng(2).normal(size=(6, len(circuit.weights)))
+    z, _ = draw(circuit, 12, 1)
+    rows = np.random.default_rng(2).normal(size=(12, len(circuit.weights)))
     sweep = Jacobian.__call__
 
     def count(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
@@ -138,7 +145,8 @@ def test_samples_with_the_same_weights_go_together(monkeypatch: pytest.MonkeyPat
         return sweep(self, inputs, weights)
 
     monkeypatch.setattr(Jacobian, "__call__", count)
-    for which, expected in (([0, 1, 0, 2, 1, 0], [3, 2, 1]), ([3, 3, 3, 3, 3, 3], [6]), ([0, 1, 2, 3, 4, 4], [])):
+    three, one, all_but_one = [0, 1, 0, 2, 1, 0, 0, 1, 2, 0, 1, 2], [3] * 12, [*range(11), 0]
+    for which, expected in ((three, [5, 4, 3]), (one, [12]), (all_but_one, [])):
         calls.clear()
         found = TwinExecutor(target).jacobian(circuit, some(3), z, rows[which])
         assert sorted(calls, reverse=True) == expected
@@ -167,7 +175,10 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, engine = compiled("fake_lima", 2, 1, "linear"), TwinExecutor(get_target("fake_lima"))
     (z, w), wanted = draw(circuit, 2, 1), single_z(2)
     engine.jacobian(circuit, wanted, z, w)
+    engine._heisenberg(engine._job(circuit, wanted))
     monkeypatch.setattr("backends.twin.memory.available", lambda device: 1000)
+    with pytest.raises(QrunError, match="2 observables over 2 qubits would take"):
+        engine._heisenberg(engine._job(circuit, wanted))
     with pytest.raises(QrunError, match="derivatives of 2 observables in 2 samples would take"):
         engine.jacobian(circuit, wanted, z, w)
 
@@ -181,3 +192,73 @@ def test_bytes_needed_covers_what_is_kept() -> None:
     assert found is not None
     leased = sum(buffer.numel() * 8 for buffer in engine._pool._idle)
     assert 30 * 4**5 * 8 < leased < found.bytes_needed(30) < 3 * leased
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**16), samples=st.integers(1, 9))
+def test_a_network_takes_one_sweep(seed: int, samples: int) -> None:
+    """EstimatorQNN asks observable by observable and sample by sample: it is one call, whatever comes twice."""
+    random = np.random.default_rng(seed)
+    isa, twin = transpiled("fake_lima", "linear", 3), TwinEstimator(get_target("fake_lima").backend)
+    wanted = [o.apply_layout(isa.layout) for o in paulis(3, seed)]
+    early = {parameter.name for parameter in leading_parameters(isa)}
+    varies = np.array([parameter.name in early for parameter in isa.parameters])
+    rows = np.where(varies, random.normal(size=(samples, len(varies))), random.normal(size=len(varies)))
+    rows = rows[random.integers(samples, size=samples)]
+    asked = [(isa, o, row) for o in wanted for row in rows]
+    order = random.permutation(len(asked)).tolist() if seed % 2 else range(len(asked))
+    circuits, several, values = ([asked[n][column] for n in order] for column in range(3))
+    sizes: list[int] = []
+    sweep = Jacobian.__call__
+
+    def count(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
+        sizes.append(len(inputs))
+        return sweep(self, inputs, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jacobian, "__call__", count)
+        ours = TwinEstimatorGradient(twin).run(circuits, several, values).result().gradients
+    assert sizes == [len(np.unique(rows, axis=0))]
+    few = slice(0, 6)
+    stock = ParamShiftEstimatorGradient(twin).run(circuits[few], several[few], values[few]).result().gradients
+    for mine, other in zip(ours, stock, strict=False):
+        assert np.abs(mine - other).max() < 1e-10
+
+
+def test_what_a_gradient_refuses_is_named_by_its_number() -> None:
+    isa, gradient = transpiled("fake_lima", "linear", 2), TwinEstimatorGradient(get_target("fake_lima").backend)
+    z, row, own = SparsePauliOp("IZ").apply_layout(isa.layout), np.zeros(isa.num_parameters), list(isa.parameters)
+    with pytest.raises(ValueError, match="2-th observable"):
+        gradient.run([isa] * 3, [z, z, SparsePauliOp("IZ")], [row] * 3, [own] * 3)
+    with pytest.raises(ValueError, match="for the 1-th circuit"):
+        gradient.run([isa] * 3, [z] * 3, [row, row[1:], row], [own] * 3)
+    with pytest.raises(ValueError, match="The 2-th parameters contains"):
+        gradient.run([isa] * 3, [z] * 3, [row] * 3, [own, own, [Parameter("another")]])
+    with pytest.raises(ValueError, match=r"number of circuits \(3\) does not match the number of observables \(2\)"):
+        gradient.run([isa] * 3, [z] * 2, [row] * 3, [own] * 3)
+
+
+@pytest.mark.parametrize("inputs", [0, 2])
+def test_circuits_without_weights_or_without_parameters(inputs: int) -> None:
+    z, circuit = ParameterVector("z", 2), QuantumCircuit(2)
+    for qubit in range(inputs):
+        circuit.rz(z[qubit], qubit)
+        circuit.sx(qubit)
+    circuit.sx(1)
+    circuit.cx(0, 1)
+    compiled_circuit = from_isa(circuit, list(z)[:inputs])
+    rows, none = np.random.default_rng(1).normal(size=(3, inputs)), np.zeros(0)
+    assert both("fake_lima", compiled_circuit, some(2), rows, none) < 1e-12
+    assert both("fake_lima", compiled_circuit, some(2), rows, np.zeros((3, 0))) < 1e-12
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu() -> None:
+    circuit = compiled("fake_kyiv", 4, 2, "sca")
+    z, w = draw(circuit, 5, 1)
+    here, there = (
+        TwinExecutor(get_target("fake_kyiv"), device=device).jacobian(circuit, some(4), z, w)
+        for device in ("cpu", "cuda")
+    )
+    assert far(here, there) < 1e-11
