@@ -172,15 +172,15 @@ def test_single_precision() -> None:
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each way for itself, also where the other one has made its matrices."""
     circuit, engine = compiled("fake_lima", 2, 1, "linear"), TwinExecutor(get_target("fake_lima"))
     (z, w), wanted = draw(circuit, 2, 1), single_z(2)
     engine.jacobian(circuit, wanted, z, w)
-    engine._heisenberg(engine._job(circuit, wanted))
     monkeypatch.setattr("backends.twin.memory.available", lambda device: 1000)
-    with pytest.raises(QrunError, match="2 observables over 2 qubits would take"):
-        engine._heisenberg(engine._job(circuit, wanted))
     with pytest.raises(QrunError, match="derivatives of 2 observables in 2 samples would take"):
         engine.jacobian(circuit, wanted, z, w)
+    with pytest.raises(QrunError, match="2 observables over 2 qubits would take"):
+        engine.expectations(circuit, wanted, torch.tensor(z), torch.tensor(w))
 
 
 def test_bytes_needed_covers_what_is_kept() -> None:
