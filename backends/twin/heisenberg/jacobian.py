@@ -99,6 +99,7 @@ class Jacobian:
                 self._at_first(cone, walk, tape, (values[:, part], by_first[..., part]))
                 states = self._through(cone, walk, tape, here=here, by_angles=by_angles[..., part], buffers=buffers)
                 self._at_last(cone, walk, itinerary.starts, here=here, states=states, by_angles=by_angles[..., part])
+            del walk  # the next one takes its buffer
         slopes, others = by_first.permute(2, 1, 0), by_angles.permute(2, 1, 0)
         by_weights = slopes @ kernel.first.weights + others @ self._weights
         return values.T, slopes @ kernel.first.inputs, by_weights
