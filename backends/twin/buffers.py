@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 from torch import Tensor
 
-_KEPT = 64
-"""How many idle buffers a pool keeps at most; the oldest goes first."""
+_KEPT, _BYTES = 64, 2**32
+"""How many idle buffers, and bytes of them, a pool keeps at most; the oldest go first."""
 
 
 class BufferPool:
@@ -17,6 +18,13 @@ class BufferPool:
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of a pool is an empty one."""
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
 
     def lease(self, shape: tuple[int, ...], like: Tensor) -> Lease:
         """A buffer of that shape, with the dtype and device of `like`; its contents are arbitrary."""
@@ -35,7 +43,8 @@ class BufferPool:
         """Keep a buffer for the next one who asks."""
         with self._lock:
             self._idle.append(buffer)
-            del self._idle[:-_KEPT]
+            while len(self._idle) > _KEPT or sum(b.numel() * b.element_size() for b in self._idle) > _BYTES:
+                del self._idle[0]
 
     def clear(self) -> None:
         """Free the idle buffers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,26 +12,23 @@ import numpy as np
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
-from backends.observables import PauliSum, check_arrays, check_requests, pauli_sum
+from backends.observables import check_arrays, check_requests
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from backends.twin.buffers import BufferPool
-from backends.twin.channels import Channels
 from backends.twin.density.evaluate import Density
 from backends.twin.density.jacobian import jacobian
 from backends.twin.density.sampling import estimate
-from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, plans_for
+from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, chunk
 from backends.twin.heisenberg.jacobian import Jacobian
-from backends.twin.heisenberg.plan import Plan
+from backends.twin.jobs import Job, Jobs, keep
 from backends.twin.memory import check_memory
-from backends.twin.paths import Path, choose
-from backends.twin.program import Program, build_program
-from backends.twin.schedule import with_delays
+from backends.twin.modes import plain_modes, torch_device
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
-_CIRCUITS, _JOBS = 64, 256
-"""How many compiled programs, and programs with observables, an executor keeps."""
+_DENSITIES = 64
+"""How many circuits' density matrices are kept ready."""
 
 _SHARED = 4
 """From so many samples a weight vector on, a Jacobian by sweeps is quicker than by density matrices."""
@@ -41,26 +37,7 @@ _SWEEP = 2**30
 """Bytes that a Jacobian's sweep may take even where density matrices would take fewer."""
 
 
-@dataclass
-class _Job:
-    """A circuit with observables, read once. Both are kept, so that their ids stay their own."""
-
-    circuit: CompiledCircuit
-    observables: tuple[SparsePauliOp, ...]
-    sums: tuple[PauliSum, ...]
-    program: Program
-    plans: tuple[Plan, ...]
-    kernel: Heisenberg | None = None
-    jacobian: Jacobian | None = None
-    forced: str = "auto"
-    paths: dict[tuple[int, int], Path] = field(default_factory=dict)
-
-    def path(self, batch: int, weight_vectors: int) -> Path:
-        """The way for so many samples and different weight vectors."""
-        key = (batch, weight_vectors)
-        if key not in self.paths:
-            self.paths[key] = choose(self.program, self.plans, batch, weight_vectors, forced=self.forced)
-        return self.paths[key]
+_BITSTRINGS = "bitstrings come from the joint distribution"
 
 
 class TwinExecutor:
@@ -106,13 +83,25 @@ class TwinExecutor:
         self.target, self.dtype, self.shots, self.threads = target, dtype, shots, threads
         if path not in ("auto", "heisenberg", "density"):
             raise UsageError(f"unknown path {path!r}.", "Known: auto, heisenberg, density.")
+        if shots is not None and path == "heisenberg":
+            raise UsageError("shots come from the joint distribution, which the Heisenberg path does not have.")
         self.readout_error, self.idle_noise, self.forced = readout_error, idle_noise, path
-        self.device = _device(device)
+        self.device = torch_device(device)
         self.differentiable = shots is None
-        self._programs: OrderedDict[int, tuple[CompiledCircuit, Program]] = OrderedDict()
-        self._pool = BufferPool()
-        self._jobs: OrderedDict[tuple[int, int], _Job] = OrderedDict()
+        self._start()
+
+    def _start(self) -> None:
+        self._jobs = Jobs(self.target, readout_error=self.readout_error, idle_noise=self.idle_noise, forced=self.forced)
         self._densities: OrderedDict[int, tuple[CompiledCircuit, Density]] = OrderedDict()
+        self._pool = BufferPool()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the same options, and starts afresh: buffers and locks are not to be shared."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -120,8 +109,8 @@ class TwinExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for cache in (self._programs, self._jobs, self._densities):
-            cache.clear()
+        self._jobs.clear()
+        self._densities.clear()
         self._pool.clear()
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
@@ -132,6 +121,8 @@ class TwinExecutor:
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
         check_requests(requests)
+        if seed is not None and (not isinstance(seed, int) or seed < 0):
+            raise UsageError(f"the seed must be a whole number, 0 or more, not {seed!r}.")
         results = []
         for number, request in enumerate(requests):
             start = time.perf_counter()
@@ -165,13 +156,20 @@ class TwinExecutor:
             UsageError: A wrong shape or a value that is not finite.
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
+        if not isinstance(inputs, torch.Tensor) or not isinstance(weights, torch.Tensor):
+            raise UsageError("expectations takes torch tensors.", "Use run for numpy arrays.")
         check_arrays(circuit, _numpy(inputs), _numpy(weights))
-        job = self._job(circuit, observables)
-        inputs = inputs.to(dtype=self.dtype, device=self.device)
-        weights = weights.to(dtype=self.dtype, device=self.device)
-        if weights.ndim == 2 or job.path(len(inputs), 1).name == "density":
-            return self._density(circuit, len(inputs), gradient=True).values(job.sums, inputs, weights)
-        return self._heisenberg(job).values(inputs, weights)
+        if weights.ndim == 2 and self.forced == "heisenberg":
+            raise UsageError(
+                "the Heisenberg path has one weight vector for all samples, and these weights differ by sample.",
+                "Leave the choice to the engine, or take the density path.",
+            )
+        with plain_modes(self.device):
+            job = self._jobs.job(circuit, observables)
+            inputs, weights = self._own(inputs), self._own(weights)
+            if weights.ndim == 2 or job.path(len(inputs), 1).name == "density":
+                return self._density(circuit, len(inputs), gradient=True).values(job.sums, inputs, weights)
+            return self._heisenberg(job, len(inputs)).values(inputs, weights)
 
     def probabilities(self, circuit: CompiledCircuit, inputs: FloatArray, weights: FloatArray) -> FloatArray:
         """(batch, n_inputs), (n_weights,) or (batch, n_weights) -> (batch, 2^n): the joint distribution as read.
@@ -183,8 +181,8 @@ class TwinExecutor:
             QrunError: A circuit that this engine does not take, or too much memory.
         """
         check_arrays(circuit, inputs, weights)
-        density = self._density(circuit, len(inputs), gradient=False)
-        with torch.no_grad():
+        with plain_modes(self.device), torch.no_grad():
+            density = self._density(circuit, len(inputs), gradient=False)
             result: FloatArray = (
                 density.probabilities(self._tensor(inputs), self._tensor(weights)).double().cpu().numpy()
             )
@@ -204,7 +202,7 @@ class TwinExecutor:
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
         check_arrays(circuit, inputs, weights)
-        job, (batch, ni), nw = self._job(circuit, observables), inputs.shape, weights.shape[-1]
+        job, (batch, ni), nw = self._jobs.job(circuit, observables), inputs.shape, weights.shape[-1]
         rows, which = np.unique(np.atleast_2d(weights), axis=0, return_inverse=True)
         # A sweep walks the observables back for one weight vector: it pays where samples share it.
         sweep = self._sweep(job, batch) if len(rows) == 1 or len(rows) * _SHARED <= batch else None
@@ -220,12 +218,20 @@ class TwinExecutor:
                 into[mine] = _numpy(found)
         return result
 
-    def explain(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...], batch: int) -> str:
-        """How this engine evaluates a circuit for a batch and one weight vector, and why, in a sentence."""
-        path = self._job(circuit, observables).path(batch, 1)
+    def explain(
+        self,
+        circuit: CompiledCircuit,
+        observables: tuple[SparsePauliOp, ...],
+        batch: int,
+        weight_vectors: int = 1,
+    ) -> str:
+        """How `run` evaluates a circuit for a batch with so many different weight vectors, and why, in a sentence."""
+        if self.shots is not None:
+            return f"density: {_BITSTRINGS}"
+        path = self._jobs.job(circuit, observables).path(batch, weight_vectors)
         return f"{path.name}: {path.why}"
 
-    def _sweep(self, job: _Job, batch: int) -> Jacobian | None:
+    def _sweep(self, job: Job, batch: int) -> Jacobian | None:
         """All derivatives from one sweep, where the circuit allows it and it takes no more memory than it should."""
         if not job.program.inputs_come_first or self.forced == "density":
             return None
@@ -238,17 +244,16 @@ class TwinExecutor:
         return job.jacobian
 
     def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
-        job = self._job(request.circuit, request.observables)
-        circuit, sums = job.circuit, job.sums
-        inputs = self._tensor(request.inputs)
-        shape = (len(inputs), len(sums))
-        with torch.no_grad():
+        circuit = request.circuit
+        with plain_modes(self.device), torch.no_grad():
+            job, inputs = self._jobs.job(circuit, request.observables), self._tensor(request.inputs)
+            sums, shape = job.sums, (len(inputs), len(job.sums))
             if self.shots is not None:
                 density = self._density(circuit, len(inputs), gradient=False)
                 rng = np.random.default_rng(entropy)
                 weights = self._tensor(request.weights)
                 values, errors = estimate(density, sums, inputs, weights, shots=self.shots, rng=rng)
-                return values, errors, {"path": "density", "why": "bitstrings come from the joint distribution"}
+                return values, errors, {"path": "density", "why": _BITSTRINGS}
             rows, which = np.unique(np.atleast_2d(request.weights), axis=0, return_inverse=True)
             path = job.path(len(inputs), len(rows))
             values = np.empty(shape)
@@ -257,44 +262,21 @@ class TwinExecutor:
                 density = self._density(circuit, len(inputs), gradient=False)
                 values[:] = _numpy(density.values(sums, inputs, weights))
             else:
-                kernel = self._heisenberg(job)
+                kernel = self._heisenberg(job, min(len(inputs), _chunk(job)))
                 for number, row in enumerate(rows):
                     mine = np.arange(len(inputs)) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
-                    for first in range(0, len(mine), kernel.chunk()):
-                        part = mine[first : first + kernel.chunk()]
+                    for first in range(0, len(mine), _chunk(job)):
+                        part = mine[first : first + _chunk(job)]
                         values[part] = _numpy(kernel.values(inputs[part], self._tensor(row)))
         return values, np.zeros(shape), {"path": path.name, "why": path.why, "weight_vectors": len(rows)}
 
-    def _job(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...]) -> _Job:
-        key = (id(circuit), id(observables))
-        job = self._jobs.get(key)
-        if job is None:
-            if not observables:
-                raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
-            sums = tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
-            program = self._program(circuit)
-            job = _Job(circuit, observables, sums, program, plans_for(program, sums), forced=self.forced)
-            _keep(self._jobs, key, job, _JOBS)
-        return job
-
-    def _program(self, circuit: CompiledCircuit) -> Program:
-        known = self._programs.get(id(circuit))
-        if known is None:
-            backend = self.target.backend
-            whole = None if backend is None else backend.target
-            scheduled = with_delays(circuit, whole) if self.idle_noise and whole is not None else circuit
-            channels = Channels(whole, circuit.physical_qubits)
-            # The circuit is kept beside its program, so that its id stays its own.
-            known = circuit, build_program(scheduled, channels, readout_error=self.readout_error)
-            _keep(self._programs, id(circuit), known, _CIRCUITS)
-        return known[1]
-
-    def _heisenberg(self, job: _Job) -> Heisenberg:
-        needed = bytes_needed(job.plans, self.dtype.itemsize, self.threads)
-        check_memory(needed, f"{len(job.sums)} observables over {len(job.program.first)} qubits", self.device)
+    def _heisenberg(self, job: Job, batch: int) -> Heisenberg:
+        needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
+        what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
+        check_memory(needed, what, self.device)
         return self._kernel(job)
 
-    def _kernel(self, job: _Job) -> Heisenberg:
+    def _kernel(self, job: Job) -> Heisenberg:
         if job.kernel is None:
             job.kernel = Heisenberg(
                 job.program,
@@ -318,7 +300,7 @@ class TwinExecutor:
         known = self._densities.get(id(circuit))
         if known is None:
             density = Density(
-                self._program(circuit),
+                self._jobs.program(circuit),
                 n_inputs=len(circuit.inputs),
                 n_weights=len(circuit.weights),
                 dtype=self.dtype,
@@ -326,27 +308,21 @@ class TwinExecutor:
                 pool=self._pool,
             )
             known = circuit, density
-            _keep(self._densities, id(circuit), known, _CIRCUITS)
+            keep(self._densities, id(circuit), known, _DENSITIES)
         return known[1]
+
+    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In this engine's dtype, on its device, and fit to be differentiated."""
+        tensor = tensor.to(dtype=self.dtype, device=self.device)
+        return tensor.clone() if tensor.is_inference() else tensor
 
     def _tensor(self, array: FloatArray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
 
 
-def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
-    cache[key] = value
-    if len(cache) > most:
-        cache.popitem(last=False)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "unknown"
-        raise UsageError(f"torch cannot compute on {device!r}: {reason}", 'Take "cpu".') from None
-    return found
+def _chunk(job: Job) -> int:
+    """How many samples go at once where no gradient is asked for."""
+    return chunk(job.plans, len(job.program.first))
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

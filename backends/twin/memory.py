@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -12,11 +13,24 @@ _SHARE = 0.8
 """The share of the memory that a step may ask for."""
 
 
+_CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may take (control groups, versions 2 and 1)."""
+
+
 def available(device: torch.device) -> int:
-    """Bytes of the machine's memory, or of the GPU's."""
+    """Bytes of the machine's memory, or of what a container may take of it, or of the GPU's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [_read(path) for path in _CONTAINER]
+    return min([machine, *(limit for limit in limits if limit)])
+
+
+def _read(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # There is none, or it says "max".
+        return None
 
 
 def check_memory(needed: int, what: str, device: torch.device) -> None:
@@ -34,5 +48,5 @@ def check_memory(needed: int, what: str, device: torch.device) -> None:
     if needed > _SHARE * there:
         raise QrunError(
             f"{what} would take {needed / 2**30:.1f} GiB, and there are {there / 2**30:.1f} GiB.",
-            "Take fewer qubits (the twin's memory grows 16-fold with two more), or --engine aer.",
+            "Take fewer qubits (memory grows 16-fold with two more) or fewer samples at once, or sample on Aer.",
         )

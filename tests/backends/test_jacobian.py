@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -42,15 +45,32 @@ def both(
     device: str, circuit: CompiledCircuit, wanted: tuple[SparsePauliOp, ...], z: np.ndarray, w: np.ndarray
 ) -> float:
     """The largest difference between the two ways; each is seen to be taken."""
-    swept, forwards = TwinExecutor(get_target(device)), TwinExecutor(get_target(device), path="density")
-    assert swept._sweep(swept._job(circuit, wanted), len(z)) is not None
-    assert forwards._sweep(forwards._job(circuit, wanted), len(z)) is None
-    found, expected = (engine.jacobian(circuit, wanted, z, w) for engine in (swept, forwards))
+    target = get_target(device)
+    with sweeps() as seen:
+        found = TwinExecutor(target).jacobian(circuit, wanted, z, w)
+        assert [samples for _, samples in seen] == [len(z)]
+        expected = TwinExecutor(target, path="density").jacobian(circuit, wanted, z, w)
+        assert len(seen) == 1
     shapes = [(len(z), len(wanted)), (len(z), len(wanted), z.shape[1]), (len(z), len(wanted), w.shape[-1])]
     assert [array.shape for array in found] == [array.shape for array in expected] == shapes
     assert all(array.dtype == np.float64 for array in found)
     scale = max(1.0, *(float(np.abs(o.coeffs).sum()) for o in wanted))
     return far(found, expected) / scale
+
+
+@contextmanager
+def sweeps() -> Iterator[list[tuple[Jacobian, int]]]:
+    """Which sweeps are made meanwhile, with their numbers of samples."""
+    seen: list[tuple[Jacobian, int]] = []
+    sweep = Jacobian.__call__
+
+    def note(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
+        seen.append((self, len(inputs)))
+        return sweep(self, inputs, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jacobian, "__call__", note)
+        yield seen
 
 
 def far(one: Arrays, other: Arrays) -> float:
@@ -133,23 +153,16 @@ def test_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert far(whole, parts) < 1e-13
 
 
-def test_samples_with_the_same_weights_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_with_the_same_weights_go_together() -> None:
     """And where every sample has its own, the density path takes them all at once."""
-    target, circuit, calls = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear"), []
+    target, circuit = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear")
     z, _ = draw(circuit, 12, 1)
     rows = np.random.default_rng(2).normal(size=(12, len(circuit.weights)))
-    sweep = Jacobian.__call__
-
-    def count(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
-        calls.append(len(inputs))
-        return sweep(self, inputs, weights)
-
-    monkeypatch.setattr(Jacobian, "__call__", count)
     three, one, all_but_one = [0, 1, 0, 2, 1, 0, 0, 1, 2, 0, 1, 2], [3] * 12, [*range(11), 0]
     for which, expected in ((three, [5, 4, 3]), (one, [12]), (all_but_one, [])):
-        calls.clear()
-        found = TwinExecutor(target).jacobian(circuit, some(3), z, rows[which])
-        assert sorted(calls, reverse=True) == expected
+        with sweeps() as seen:
+            found = TwinExecutor(target).jacobian(circuit, some(3), z, rows[which])
+        assert sorted((samples for _, samples in seen), reverse=True) == expected
         assert far(found, TwinExecutor(target, path="density").jacobian(circuit, some(3), z, rows[which])) < 1e-12
 
 
@@ -179,19 +192,16 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.twin.memory.available", lambda device: 1000)
     with pytest.raises(QrunError, match="derivatives of 2 observables in 2 samples would take"):
         engine.jacobian(circuit, wanted, z, w)
-    with pytest.raises(QrunError, match="2 observables over 2 qubits would take"):
+    with pytest.raises(QrunError, match="2 observables over 2 qubits for 2 samples would take"):
         engine.expectations(circuit, wanted, torch.tensor(z), torch.tensor(w))
 
 
 def test_bytes_needed_covers_what_is_kept() -> None:
     circuit, engine = compiled("fake_kyiv", 5, 2, "circular"), TwinExecutor(get_target("fake_kyiv"))
-    z, w = draw(circuit, 30, 1)
-    wanted = some(5)
-    engine.jacobian(circuit, wanted, z, w)
-    found = engine._job(circuit, wanted).jacobian
-    assert found is not None
+    with sweeps() as seen:
+        engine.jacobian(circuit, some(5), *draw(circuit, 30, 1))
     leased = sum(buffer.numel() * 8 for buffer in engine._pool._idle)
-    assert 30 * 4**5 * 8 < leased < found.bytes_needed(30) < 3 * leased
+    assert 30 * 4**5 * 8 < leased < seen[0][0].bytes_needed(30) < 3 * leased
 
 
 @settings(max_examples=10, deadline=None)
@@ -208,17 +218,9 @@ def test_a_network_takes_one_sweep(seed: int, samples: int) -> None:
     asked = [(isa, o, row) for o in wanted for row in rows]
     order = random.permutation(len(asked)).tolist() if seed % 2 else range(len(asked))
     circuits, several, values = ([asked[n][column] for n in order] for column in range(3))
-    sizes: list[int] = []
-    sweep = Jacobian.__call__
-
-    def count(self: Jacobian, inputs: torch.Tensor, weights: torch.Tensor) -> object:
-        sizes.append(len(inputs))
-        return sweep(self, inputs, weights)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Jacobian, "__call__", count)
+    with sweeps() as seen:
         ours = TwinEstimatorGradient(twin).run(circuits, several, values).result().gradients
-    assert sizes == [len(np.unique(rows, axis=0))]
+    assert [samples for _, samples in seen] == [len(np.unique(rows, axis=0))]
     few = slice(0, 6)
     stock = ParamShiftEstimatorGradient(twin).run(circuits[few], several[few], values[few]).result().gradients
     for mine, other in zip(ours, stock, strict=False):

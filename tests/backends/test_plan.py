@@ -1,5 +1,9 @@
 """The walk of observables back through a program: supports, and that no way of walking changes the result."""
 
+import copy
+import gc
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,7 @@ from backends.twin.heisenberg import evaluate, plan, walk
 from backends.twin.heisenberg.evaluate import plans_for
 from backends.twin.heisenberg.plan import Apply, Join, Plan, make_plan
 from backends.twin.program import Program, build_program
+from circuits.errors import QrunError
 from circuits.qgan import ENTANGLEMENTS
 from tests.backends.reference import compiled, draw
 from tests.backends.test_twin_exact import mixed_paulis
@@ -95,7 +100,7 @@ def test_no_way_of_walking_changes_the_result(qubits: int, entanglement: str, mo
             values = engine.expectations(circuit, observables, z, w)
             values.cos().sum().backward()
             results[name] = (values.detach(), z.grad, w.grad)
-            (job,) = engine._jobs.values()
+            (job,) = engine._jobs.all()
             shapes[name] = _kinds(job.plans)
     assert shapes["fused wherever possible"][0] > shapes["never fused"][0] == 0
     assert shapes["joined late"][1] == 0 < shapes["as it is"][2]
@@ -147,3 +152,93 @@ def test_a_scaled_observable_and_one_without_terms() -> None:
     values = engine.expectations(circuit, observables, torch.tensor(inputs), torch.tensor(weights)).numpy()
     assert np.allclose(values[:, 1], -2.5 * values[:, 0], rtol=0, atol=1e-15)
     assert not values[:, 2].any()
+
+
+def test_a_step_leaves_nothing_behind() -> None:
+    """Without the garbage collector's help: a cycle would keep every step's buffers."""
+    circuit, engine = compiled("fake_kyiv", 4, 1, "linear"), TwinExecutor(get_target("fake_kyiv"), path="heisenberg")
+    z, w = (torch.tensor(x, requires_grad=True) for x in draw(circuit, 8, 1))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            engine.expectations(circuit, single_z(4), z, w).sum().backward()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, evaluate._Call)]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("path", ["heisenberg", "density"])
+def test_modes_of_torch(path: str) -> None:
+    """Inference mode leaves nothing in the engine that could not be differentiated; autocast changes nothing."""
+    circuit = compiled("fake_kyiv", 3, 1, "linear")
+    inputs, weights = draw(circuit, 4, 1)
+    engine = TwinExecutor(get_target("fake_kyiv"), path=path)
+    with torch.inference_mode():
+        made_there = torch.tensor(inputs)
+        before = engine.expectations(circuit, single_z(3), made_there, torch.tensor(weights)).clone()
+    w = torch.tensor(weights, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = engine.expectations(circuit, single_z(3), made_there, w)
+        assert values.dtype == torch.float64
+    values.sum().backward()
+    assert torch.equal(before, values.detach())
+    assert torch.isfinite(w.grad).all()
+    with torch.no_grad():
+        assert not engine.expectations(circuit, single_z(3), made_there, w).requires_grad
+
+
+@pytest.mark.parametrize("path", ["heisenberg", "density"])
+def test_torchs_own_threads_are_left_out_and_come_back(path: str) -> None:
+    circuit, before = compiled("fake_kyiv", 3, 1, "linear"), torch.get_num_threads()
+    engine, seen = TwinExecutor(get_target("fake_kyiv"), path=path), []
+    z, w = (torch.tensor(x, requires_grad=True) for x in draw(circuit, 4, 1))
+    torch.set_num_threads(2)
+    try:
+        values = engine.expectations(circuit, single_z(3), z, w)
+        values.register_hook(lambda _: seen.append(torch.get_num_threads()))
+        values.sum().backward()
+        assert torch.get_num_threads() == 2
+        assert seen == [2]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("path", ["heisenberg", "density"])
+def test_an_empty_batch_can_be_differentiated(path: str) -> None:
+    circuit, engine = compiled("fake_kyiv", 4, 1, "linear"), TwinExecutor(get_target("fake_kyiv"), path=path)
+    z, w = torch.zeros(0, 4, requires_grad=True), torch.tensor(draw(circuit, 1, 1)[1], requires_grad=True)
+    values = engine.expectations(circuit, single_z(4), z, w)
+    assert values.shape == (0, 4)
+    values.sum().backward()
+    assert z.grad.shape == (0, 4)
+    assert not w.grad.any()
+
+
+def test_observables_in_a_new_tuple_are_known() -> None:
+    circuit, engine = compiled("fake_kyiv", 3, 1, "linear"), TwinExecutor(get_target("fake_kyiv"), path="heisenberg")
+    z, w = (torch.tensor(x) for x in draw(circuit, 2, 1))
+    for _ in range(3):
+        engine.expectations(circuit, single_z(3), z, w)
+        engine.expectations(circuit, list(single_z(3)), z, w)
+    assert len(engine._jobs.all()) == 1
+    changing = [SparsePauliOp("IIZ")]
+    first = engine.expectations(circuit, changing, z, w)
+    changing[0] = SparsePauliOp("IIZ", 2.0)
+    assert torch.equal(engine.expectations(circuit, changing, z, w), 2 * first)
+
+
+def test_an_engine_can_be_copied() -> None:
+    circuit, engine = compiled("fake_kyiv", 3, 1, "linear"), TwinExecutor(get_target("fake_kyiv"), threads=2)
+    z, w = (torch.tensor(x) for x in draw(circuit, 2, 1))
+    expected = engine.expectations(circuit, single_z(3), z, w)
+    for again in (copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert again.threads == 2
+        assert torch.equal(again.expectations(circuit, single_z(3), z, w), expected)
+
+
+def test_a_large_batch_is_refused_before_it_is_tried() -> None:
+    circuit, engine = compiled("fake_kyiv", 8, 1, "linear"), TwinExecutor(get_target("fake_kyiv"))
+    inputs = torch.zeros(1, 8).expand(50_000_000, 8)
+    with pytest.raises(QrunError, match=r"for 50000000 samples would take \d+\.\d GiB"):
+        engine._heisenberg(engine._jobs.job(circuit, single_z(8)), len(inputs))

@@ -20,6 +20,7 @@ from torch import Tensor
 from backends.twin.buffers import BufferPool
 from backends.twin.density.arena import Arena
 from backends.twin.density.rowwise import apply_rows, outer_rows, swap_pair
+from backends.twin.modes import plainly
 
 _BLOCK_BYTES = 2**21
 """On a CPU the rows go through all blocks a few at a time, so that their registers stay in its cache."""
@@ -188,6 +189,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @plainly
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         first, shared, by_row = ctx.saved_tensors
         job: _Job = ctx.job

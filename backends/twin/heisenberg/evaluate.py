@@ -26,6 +26,7 @@ from backends.twin.heisenberg.contraction import Contraction
 from backends.twin.heisenberg.plan import Fused, Plan, make_plan
 from backends.twin.heisenberg.rotations import Rotations
 from backends.twin.heisenberg.walk import Cotangents, Itinerary, Walk
+from backends.twin.modes import plainly
 from backends.twin.program import Program
 from circuits.errors import QrunError
 
@@ -94,10 +95,6 @@ class Heisenberg:
         result: Tensor = _Values.apply(inputs, weights, self)
         return result
 
-    def chunk(self) -> int:
-        """How many samples a call should have at most, so that temporaries stay small."""
-        return max(1, _CHUNK // 4 ** ((self.width + 1) // 2) // max(len(plan.ends[0].rows) for plan in self.plans))
-
 
 def plans_for(program: Program, observables: Sequence[PauliSum]) -> tuple[Plan, ...]:
     """The plans of a set of observables: one for all in a small circuit, one each in a large one."""
@@ -107,11 +104,22 @@ def plans_for(program: Program, observables: Sequence[PauliSum]) -> tuple[Plan, 
     return tuple(make_plan(program, observables, [number]) for number in numbers)
 
 
-def bytes_needed(plans: Sequence[Plan], itemsize: int, threads: int) -> int:
-    """Memory of a step with gradient: what is kept at once, and two buffers to walk with."""
+def chunk(plans: Sequence[Plan], width: int) -> int:
+    """How many samples a call without gradient should have at most, so that temporaries stay small."""
+    rows = max(len(plan.ends[0].rows) for plan in plans)
+    return max(1, _CHUNK // 4 ** ((width + 1) // 2) // rows)
+
+
+def bytes_needed(program: Program, plans: Sequence[Plan], batch: int, *, itemsize: int, threads: int) -> int:
+    """Memory of a step with gradient: what walks keep at once, their buffers, and what belongs to samples."""
     kept = [(plan.elements + 4 * plan.largest) * itemsize for plan in plans]
     everything = sum(kept)
-    return everything if everything <= _KEEP else sum(sorted(kept)[-threads:])
+    walks = everything if everything <= _KEEP else sum(sorted(kept)[-threads:])
+    width, steps = len(program.first), max(len(run.angles) for run in program.first)
+    half, rows = 4 ** ((width + 1) // 2), max(len(end.rows) for plan in plans for end in plan.ends)
+    # Matrices and rows of the first runs, products of two halves, and the contraction's temporaries.
+    a_sample = 56 * steps * width + 8 * half + 4 * half * rows * min(threads, len(plans))
+    return walks + batch * a_sample * itemsize
 
 
 _ZERO = np.array([[1.0], [0.0], [0.0], [1.0]])
@@ -125,10 +133,12 @@ class _Values(torch.autograd.Function):
         call = _Call(kernel, inputs, weights, keep=differentiate and kernel.keeps)
         if differentiate:
             ctx.call = call
-        return call.values
+        # The result knows its graph, and the graph the call: if the call knew the result, it would never go.
+        return call.take_values()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @plainly
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         return (*ctx.call.adjoint(cotangent), None)
 
@@ -161,7 +171,13 @@ class _Call:
                 self.walks[number] = walk
 
         self._each(one)
-        self.values = torch.stack([column for column in columns if column is not None], 1)
+        self._values: Tensor | None = torch.stack([column for column in columns if column is not None], 1)
+
+    def take_values(self) -> Tensor:
+        """The values, which are handed out once."""
+        values, self._values = self._values, None
+        assert values is not None
+        return values
 
     def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, m) -> cotangents of the inputs (batch, n_inputs) and of the weights (n_weights,)."""
@@ -186,6 +202,9 @@ class _Call:
             parts[number] = (into, by_states)
 
         self._each(one)
+        # Most graphs are differentiated once: their buffers are free for the next step. Where one is walked again
+        # (retain_graph), the observables are walked again, too.
+        self.walks = [None] * len(kernel.plans)
         # In a fixed order, whichever thread was done first.
         total: Cotangents | None = None
         sums: dict[tuple[int, ...], Tensor] = {}

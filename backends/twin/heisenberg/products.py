@@ -18,7 +18,7 @@ class Products:
         prefix = factors[:, 0]
         self._prefixes = [prefix]
         for position in range(1, count):
-            prefix = (prefix[:, :, None] * factors[:, position, None, :]).view(rows, -1)
+            prefix = (prefix[:, :, None] * factors[:, position, None, :]).view(rows, 4 ** (position + 1))
             self._prefixes.append(prefix)
         self.result = prefix
 
@@ -27,7 +27,7 @@ class Products:
         factors, rows = self._factors, len(cotangent)
         result = factors.new_empty(factors.shape)
         for position in range(factors.shape[1] - 1, 0, -1):
-            by_prefix = cotangent.reshape(rows, -1, 4)
+            by_prefix = cotangent.reshape(rows, 4**position, 4)
             # Sums of products: batched products of matrix and vector are several times slower.
             torch.sum(self._prefixes[position - 1][:, :, None] * by_prefix, 1, out=result[:, position])
             cotangent = (by_prefix * factors[:, position, None, :]).sum(2)

@@ -17,6 +17,10 @@ _OWN = 2**20
 """Bytes up to which a plan's workspaces are its own and keep their views; larger ones are leased from the pool."""
 
 
+_SPARE = 4
+"""Idle workspaces that a plan keeps of each kind."""
+
+
 class Itinerary:
     """A plan with what it needs on a device: starts, offsets of every step's output in a buffer, workspaces.
 
@@ -49,9 +53,10 @@ class Itinerary:
     def workspace(self, *, keep: bool) -> Workspace:
         """A buffer for one walk: with a place for every step, or, of a chain that is not kept, two places in turn."""
         in_turn = self.plan.is_chain and not keep
-        idle = self._idle[in_turn]
-        if idle:
-            return idle.pop()
+        try:
+            return self._idle[in_turn].pop()
+        except IndexError:
+            pass  # Asked this way, since threads may ask at once.
         offsets = self._in_turn if in_turn else self._apart
         size = 2 * self.plan.largest if in_turn else self.kept
         if size * self._like.element_size() > _OWN:
@@ -61,7 +66,7 @@ class Itinerary:
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep a small workspace for the next walk."""
-        if workspace.lease is None:
+        if workspace.lease is None and len(self._idle[workspace.in_turn]) < _SPARE:
             self._idle[workspace.in_turn].append(workspace)
 
 
