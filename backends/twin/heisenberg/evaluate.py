@@ -118,7 +118,7 @@ def bytes_needed(program: Program, plans: Sequence[Plan], batch: int, *, itemsiz
     width, steps = len(program.first), max(len(run.angles) for run in program.first)
     half, rows = 4 ** ((width + 1) // 2), max(len(end.rows) for plan in plans for end in plan.ends)
     # Matrices and rows of the first runs, products of two halves, and the contraction's temporaries.
-    a_sample = 56 * steps * width + 8 * half + 4 * half * rows * min(threads, len(plans))
+    a_sample = 80 * steps * width + 16 * half + 2 * half * rows * min(threads, len(plans))
     return walks + batch * a_sample * itemsize
 
 
