@@ -202,21 +202,22 @@ class TwinExecutor:
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
         check_arrays(circuit, inputs, weights)
-        job, (batch, ni), nw = self._jobs.job(circuit, observables), inputs.shape, weights.shape[-1]
-        rows, which = np.unique(np.atleast_2d(weights), axis=0, return_inverse=True)
-        # A sweep walks the observables back for one weight vector: it pays where samples share it.
-        sweep = self._sweep(job, batch) if len(rows) == 1 or len(rows) * _SHARED <= batch else None
-        if sweep is None:
-            density, where = self._density(circuit, batch, gradient=True), self._tensor(inputs)
-            values, by_inputs, by_weights = jacobian(density, job.sums, where, self._tensor(weights))
-            return _numpy(values), _numpy(by_inputs), _numpy(by_weights)
-        m = len(job.sums)
-        result = np.empty((batch, m)), np.empty((batch, m, ni)), np.empty((batch, m, nw))
-        for number, row in enumerate(rows):
-            mine = np.arange(batch) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
-            for into, found in zip(result, sweep(self._tensor(inputs[mine]), self._tensor(row)), strict=True):
-                into[mine] = _numpy(found)
-        return result
+        with plain_modes(self.device):
+            job, (batch, ni), nw = self._jobs.job(circuit, observables), inputs.shape, weights.shape[-1]
+            rows, which = np.unique(np.atleast_2d(weights), axis=0, return_inverse=True)
+            # A sweep walks the observables back for one weight vector: it pays where samples share it.
+            sweep = self._sweep(job, batch) if len(rows) == 1 or len(rows) * _SHARED <= batch else None
+            if sweep is None:
+                density, where = self._density(circuit, batch, gradient=True), self._tensor(inputs)
+                values, by_inputs, by_weights = jacobian(density, job.sums, where, self._tensor(weights))
+                return _numpy(values), _numpy(by_inputs), _numpy(by_weights)
+            m = len(job.sums)
+            result = np.empty((batch, m)), np.empty((batch, m, ni)), np.empty((batch, m, nw))
+            for number, row in enumerate(rows):
+                mine = np.arange(batch) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
+                for into, found in zip(result, sweep(self._tensor(inputs[mine]), self._tensor(row)), strict=True):
+                    into[mine] = _numpy(found)
+            return result
 
     def explain(
         self,
@@ -271,9 +272,11 @@ class TwinExecutor:
         return values, np.zeros(shape), {"path": path.name, "why": path.why, "weight_vectors": len(rows)}
 
     def _heisenberg(self, job: Job, batch: int) -> Heisenberg:
-        needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
-        what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
-        check_memory(needed, what, self.device)
+        if batch > job.fits:
+            needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
+            what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
+            check_memory(needed, what, self.device)
+            job.fits = batch
         return self._kernel(job)
 
     def _kernel(self, job: Job) -> Heisenberg:

@@ -174,6 +174,17 @@ def test_too_large_a_sweep_goes_by_density_matrices(monkeypatch: pytest.MonkeyPa
     assert far(TwinExecutor(target).jacobian(circuit, some(3), z, w), expected) == 0.0
 
 
+@pytest.mark.parametrize("path", ["auto", "density"])
+def test_whatever_torch_is_set_to(path: str) -> None:
+    target, circuit = get_target("fake_lima"), compiled("fake_lima", 3, 1, "linear")
+    z, w = draw(circuit, 4, 1)
+    expected = TwinExecutor(target, path=path).jacobian(circuit, some(3), z, w)
+    engine = TwinExecutor(target, path=path)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            assert far(engine.jacobian(circuit, some(3), z, w), expected) == 0.0
+
+
 def test_single_precision() -> None:
     circuit = compiled("fake_fez", 4, 4, "reverse_linear")
     z, w = draw(circuit, 8, 4)

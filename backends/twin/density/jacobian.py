@@ -11,6 +11,7 @@ from backends.observables import PauliSum
 from backends.twin.density.evaluate import Density
 
 
+@torch.enable_grad()
 def jacobian(
     density: Density, observables: Sequence[PauliSum], inputs: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,12 +22,11 @@ def jacobian(
     """
     z = inputs.detach().clone().requires_grad_()
     theta = weights.detach().expand(len(inputs), weights.shape[-1]).clone().requires_grad_()
-    with torch.enable_grad():
-        values = density.values(observables, z, theta)
+    values = density.values(observables, z, theta)
     by_inputs, by_weights = (torch.zeros(*values.shape, like.shape[1]).to(values) for like in (z, theta))
     for column in range(len(observables)):
         slopes = torch.autograd.grad(values[:, column].sum(), (z, theta), retain_graph=True, allow_unused=True)
         for into, slope in zip((by_inputs, by_weights), slopes, strict=True):
             if slope is not None:
-                into[:, column] = slope
+                into[:, column] = slope.detach()
     return values.detach(), by_inputs, by_weights
