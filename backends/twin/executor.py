@@ -272,11 +272,9 @@ class TwinExecutor:
         return values, np.zeros(shape), {"path": path.name, "why": path.why, "weight_vectors": len(rows)}
 
     def _heisenberg(self, job: Job, batch: int) -> Heisenberg:
-        if batch > job.fits:
-            needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
-            what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
-            check_memory(needed, what, self.device)
-            job.fits = batch
+        needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
+        what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
+        check_memory(needed, what, self.device)
         return self._kernel(job)
 
     def _kernel(self, job: Job) -> Heisenberg:
