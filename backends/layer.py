@@ -70,20 +70,23 @@ class ExpectationLayer(torch.nn.Module):
             )
         if gradient == "parameter-shift":
             _check_shiftable(circuit)
-        if seed < 0:
-            raise UsageError(f"the seed must be 0 or more, not {seed}.")
-        if not spsa_step > 0.0:
-            raise UsageError(f"the SPSA step must be positive, not {spsa_step}.")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise UsageError(f"the seed must be 0 or more, not {seed!r}.", "Give a whole number.")
+        if not (isinstance(spsa_step, int | float) and spsa_step > 0.0):
+            raise UsageError(f"the SPSA step must be positive, not {spsa_step!r}.")
         self.executor, self.circuit, self.observables = executor, circuit, tuple(observables)
-        self.gradient, self.seed, self.spsa_step = gradient, seed, spsa_step
+        self.gradient, self.seed, self.spsa_step = gradient, int(seed), spsa_step
         self.step = 0
 
     def forward(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """(batch, n_inputs), (n_weights,) -> (batch, m), in the dtype and on the device of `weights`.
 
         Raises:
+            UsageError: No tensors of real numbers, a wrong shape, or a value that is not finite.
             QrunError: The inputs require a gradient, and this layer's method has none for them.
         """
+        check_tensor("inputs", inputs)
+        check_tensor("weights", weights)
         step = self.step
         self.step += 1
         if self.gradient == "exact":
@@ -140,14 +143,26 @@ class _Estimated(torch.autograd.Function):
         values = layer.evaluate(step, z, shifted)
         differences = [scale * (plus - minus) for plus, minus in zip(values[1::2], values[2::2], strict=True)]
         ctx.directions, ctx.differences = directions, differences
-        return torch.as_tensor(values[0], dtype=weights.dtype)
+        return torch.as_tensor(values[0], dtype=weights.dtype, device=weights.device)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[None, None, torch.Tensor]:
         outer = _numpy(cotangent)
         slopes = np.array([np.sum(outer * difference) for difference in ctx.differences])
-        return None, None, torch.as_tensor(slopes @ ctx.directions, dtype=cotangent.dtype)
+        return None, None, torch.as_tensor(slopes @ ctx.directions, dtype=cotangent.dtype, device=cotangent.device)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Check that angles were given as a tensor of real numbers.
+
+    Raises:
+        UsageError: Something else, or complex numbers, whose imaginary part would be lost.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise UsageError(f"{name} must be a torch.Tensor, not {type(value).__name__}.", "Take torch.as_tensor(...).")
+    if value.is_complex():
+        raise UsageError(f"{name} are complex ({value.dtype}), and angles are real.", "Take their real part.")
 
 
 def _check_shiftable(circuit: CompiledCircuit) -> None:

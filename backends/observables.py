@@ -80,8 +80,12 @@ def check_arrays(circuit: CompiledCircuit, inputs: npt.NDArray[np.float64], weig
     """Check the shapes of inputs (batch, n_inputs) and weights (n_weights,) or (batch, n_weights), and their values.
 
     Raises:
-        UsageError: A wrong shape, or a value that is not finite.
+        UsageError: No array of real numbers, a wrong shape, or a value that is not finite.
     """
+    for what, values in (("inputs", inputs), ("weights", weights)):
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+            kind = f"of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+            raise UsageError(f"{what} must be a numpy array of real numbers, not {kind}.")
     n_inputs, n_weights = len(circuit.inputs), len(circuit.weights)
     if inputs.ndim != 2 or inputs.shape[1] != n_inputs:
         raise UsageError(f"inputs have shape {inputs.shape}, {circuit.ansatz.name} takes (batch, {n_inputs}).")
@@ -93,7 +97,10 @@ def check_arrays(circuit: CompiledCircuit, inputs: npt.NDArray[np.float64], weig
     for what, values in (("inputs", inputs), ("weights", weights)):
         if not np.isfinite(values).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-            raise UsageError(f"{what}{list(where)} is {values[where]}: training has diverged.", "Lower the step size.")
+            raise UsageError(
+                f"{what}{list(where)} is {values[where]}.",
+                "Parameters must be finite. If it is training that led here, lower the step size.",
+            )
 
 
 def check_requests(requests: Sequence[Request]) -> None:

@@ -1,4 +1,6 @@
-from collections.abc import Sequence
+import copy
+import pickle
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -141,6 +143,8 @@ def test_wrong_options() -> None:
         ({"gradient": "spsa", "spsa_step": 0.0}, "must be positive"),
         ({"gradient": "spsa", "spsa_step": float("nan")}, "must be positive"),
         ({"gradient": "spsa", "seed": -1}, "seed must be 0 or more"),
+        ({"gradient": "spsa", "seed": 1.5}, "seed must be 0 or more"),
+        ({"gradient": "spsa", "spsa_step": "a"}, "must be positive"),
     ):
         with pytest.raises(UsageError, match=says):
             layer(Counting("fake_kyiv"), **options)
@@ -156,3 +160,56 @@ def test_parameter_shift_refuses_weights_that_are_not_alone() -> None:
         ready = compile_ansatz(Ansatz("own", circuit, (), (a,)), None, seed=1)
         with pytest.raises(UsageError, match="each weight alone"):
             ExpectationLayer(Counting("ideal"), ready, single_z(1), gradient="parameter-shift")
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+@pytest.mark.parametrize("gradient", ["exact", "spsa"])
+def test_copies(gradient: str, again: Callable[[ExpectationLayer], ExpectationLayer]) -> None:
+    z, w = tensors()
+    module = layer(TwinExecutor(get_target("fake_kyiv"), readout_error=False), gradient=gradient, seed=3)
+    slope(module, z, w)  # now its engine has programs and buffers
+    twin = again(module)
+    assert twin.step == 1
+    assert torch.equal(slope(twin, z, w), slope(module, z, w))
+
+
+def test_autocast_leaves_it_alone() -> None:
+    z, w = tensors()
+    for gradient in ("exact", "spsa"):
+        found = []
+        for enabled in (False, True):
+            module = layer(TwinExecutor(get_target("fake_kyiv"), dtype=torch.float32), gradient=gradient)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                values = module(z, w)
+            found.append((values.detach(), *torch.autograd.grad(values.sum(), w)))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_an_empty_batch_has_gradients_of_zero() -> None:
+    z, w = tensors()
+    z = z[:0].requires_grad_()
+    values = layer(TwinExecutor(get_target("fake_kyiv")))(z, w)
+    assert values.shape == (0, 3)
+    by_inputs, by_weights = torch.autograd.grad(values.sum(), (z, w))
+    assert by_inputs.shape == z.shape
+    assert torch.equal(by_weights, torch.zeros_like(w))
+
+
+def test_what_is_no_tensor_of_real_numbers() -> None:
+    z, w = tensors()
+    for gradient in ("exact", "spsa"):
+        module = layer(TwinExecutor(get_target("fake_kyiv")), gradient=gradient)
+        for inputs, weights, says in (
+            (z.tolist(), w, "inputs must be a torch.Tensor, not list"),
+            (z, w.detach().numpy(), "weights must be a torch.Tensor, not ndarray"),
+            (z + 1j, w, "inputs are complex"),
+            (z, w + 0j, "weights are complex"),
+            (z * torch.nan, w, r"inputs\[0, 0\] is nan. Parameters must be finite. If it is training"),
+        ):
+            with pytest.raises(UsageError, match=says):
+                module(inputs, weights)
+    circuit = compiled("fake_kyiv", 3, 1, "linear")
+    numbers = z.numpy(), w.detach().numpy()
+    for wrong in (numbers[0] * 1j, numbers[0].astype(str), numbers[0].tolist(), numbers[0].astype(object)):
+        with pytest.raises(UsageError, match="request 0: inputs must be a numpy array of real numbers, not"):
+            TwinExecutor(get_target("fake_kyiv")).run([Request(circuit, single_z(3), wrong, numbers[1])])
