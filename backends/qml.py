@@ -25,6 +25,7 @@ from qiskit_machine_learning.connectors import TorchConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN
 from torch import Tensor
 
+from backends.layer import check_tensor
 from backends.observables import check_arrays, check_requests, pauli_sum
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
@@ -62,8 +63,19 @@ class QmlExecutor:
         self.target, self.shots, self.readout_error = target, shots, readout_error
         # A hair above 1/sqrt(shots), lest rounding make one shot more of it.
         self.precision = (1.0 + 1e-12) / shots**0.5
+        self._start()
+
+    def _start(self) -> None:
         self._estimators: OrderedDict[tuple[int, ...], BackendEstimatorV2] = OrderedDict()
-        self._networks: OrderedDict[tuple[int, Any], _Network] = OrderedDict()
+        self._networks: OrderedDict[tuple[int, Any, bool], _Network] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the same options, and simulators of its own."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +105,8 @@ class QmlExecutor:
             UsageError: A wrong shape or a value that is not finite.
             QrunError: An observable that is not a real sum of Pauli strings on the circuit's qubits.
         """
+        check_tensor("inputs", inputs)
+        check_tensor("weights", weights)
         z, theta = _numpy(inputs), _numpy(weights)
         if weights.ndim != 1:
             raise UsageError(
@@ -100,17 +114,18 @@ class QmlExecutor:
             )
         check_arrays(circuit, z, theta)
         if not len(z):
-            return weights.new_zeros(0, len(observables))
-        network = self._network(circuit, observables)
-        self._seed(network.estimator, _digest(z, theta))
-        return network.values(inputs, weights)
+            # No values, and yet a part of the graph: a loss over them has gradients of zero.
+            nothing = inputs.sum(1, keepdim=True).to(weights) + 0.0 * weights.sum()
+            return nothing.expand(0, len(observables))
+        by_inputs = inputs.requires_grad and torch.is_grad_enabled()
+        return self._network(circuit, observables, by_inputs=by_inputs).values(inputs, weights)
 
     def _run_one(self, request: Request, number: int, seed: int | None) -> Result:
         start = time.perf_counter()
         circuit, batch = request.circuit, len(request.inputs)
         observables = _laid_out(circuit, request.observables)
         estimator = self._estimator(circuit.physical_qubits)
-        self._seed(estimator, None if seed is None else [seed, number])
+        _seed(estimator, None if seed is None else [seed, number])
         rows = np.concatenate([request.inputs, np.broadcast_to(request.weights, (batch, len(circuit.weights)))], axis=1)
         free = set(circuit.circuit.parameters)
         places = [(p, i) for i, p in enumerate((*circuit.inputs, *circuit.weights)) if p in free]
@@ -147,22 +162,34 @@ class QmlExecutor:
                 self._estimators.popitem(last=False)
         return known
 
-    def _network(self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...]) -> _Network:
-        key = id(circuit), tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
+    def _network(
+        self, circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...], *, by_inputs: bool
+    ) -> _Network:
+        """One with gradients by the inputs and one without: a backward pass reads the network's flag, much later."""
+        sums = tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
+        key = id(circuit), sums, by_inputs
         known = self._networks.get(key)
         if known is None:
             if not observables:
                 raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
-            known = _Network.of(circuit, observables, self._estimator(circuit.physical_qubits), self.precision)
+            estimator = self._estimator(circuit.physical_qubits)
+            known = _Network.of(circuit, observables, estimator, self.precision, by_inputs=by_inputs)
             self._networks[key] = known
             if len(self._networks) > _NETWORKS:
                 self._networks.popitem(last=False)
         return known
 
-    @staticmethod
-    def _seed(estimator: BackendEstimatorV2, entropy: list[int] | None) -> None:
-        own = None if entropy is None else int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-        estimator.options.seed_simulator = own
+
+class _SeededQNN(EstimatorQNN):
+    """EstimatorQNN whose draws depend on a call's parameters alone: its backward pass may come after other calls."""
+
+    def _forward(self, input_data: Any, weights: Any) -> Any:
+        _seed(self.estimator, _digest(input_data, weights))
+        return super()._forward(input_data, weights)
+
+    def _backward(self, input_data: Any, weights: Any) -> Any:
+        _seed(self.estimator, _digest(input_data, weights))
+        return super()._backward(input_data, weights)
 
 
 @dataclass(frozen=True)
@@ -173,8 +200,6 @@ class _Network:
     """
 
     circuit: CompiledCircuit
-    estimator: BackendEstimatorV2
-    qnn: EstimatorQNN
     connector: TorchConnector
     inputs: list[int]
     weights: list[int]
@@ -186,6 +211,8 @@ class _Network:
         observables: tuple[SparsePauliOp, ...],
         estimator: BackendEstimatorV2,
         precision: float,
+        *,
+        by_inputs: bool,
     ) -> _Network:
         free = set(circuit.circuit.parameters)
         inputs = [i for i, p in enumerate(circuit.inputs) if p in free]
@@ -195,22 +222,23 @@ class _Network:
                 f"{circuit.ansatz.name} has no weights, and EstimatorQNN cannot be trained without.",
                 "Take --engine twin.",
             )
-        qnn = EstimatorQNN(
+        qnn = _SeededQNN(
             circuit=circuit.circuit,
             estimator=estimator,
             observables=_laid_out(circuit, observables),
             input_params=[circuit.inputs[i] for i in inputs],
             weight_params=[circuit.weights[i] for i in weights],
             default_precision=precision,
+            input_gradients=by_inputs,
         )
         # Weights come with each call; the connector's own are never used.
         connector = TorchConnector(qnn, initial_weights=np.zeros(len(weights)))
-        return cls(circuit, estimator, qnn, connector, inputs, weights)
+        return cls(circuit, connector, inputs, weights)
 
     def values(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        self.qnn.input_gradients = inputs.requires_grad and torch.is_grad_enabled()
-        own = {"_weights": weights[self.weights]}
-        result: Tensor = torch.func.functional_call(self.connector, own, (inputs[:, self.inputs],))
+        # numpy, which the network computes in, has no bfloat16.
+        own = {"_weights": weights.double()[self.weights]}
+        result: Tensor = torch.func.functional_call(self.connector, own, (inputs.double()[:, self.inputs],))
         return result.to(weights.dtype)
 
 
@@ -220,6 +248,11 @@ def _laid_out(circuit: CompiledCircuit, observables: tuple[SparsePauliOp, ...]) 
     for observable in observables:
         pauli_sum(observable, circuit.num_qubits)
     return [observable.apply_layout(list(circuit.final_layout), num_qubits=width) for observable in observables]
+
+
+def _seed(estimator: Any, entropy: list[int] | None) -> None:
+    own = None if entropy is None else int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+    estimator.options.seed_simulator = own
 
 
 def _digest(inputs: FloatArray, weights: FloatArray) -> list[int]:

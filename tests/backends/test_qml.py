@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +124,48 @@ def test_by_name() -> None:
     assert config_from("nsl-kdd", {"engine": "qml", "model": {"gradient": "exact"}}).engine == "qml"
     with pytest.raises(UsageError, match="--engine twin"):
         config_from("nsl-kdd", {"engine": "qml", "idle_noise": True})
+
+
+def test_a_backward_pass_after_other_calls() -> None:
+    """Each call keeps to its own flag for the inputs' gradient, and to its own draws."""
+    circuit = compiled("fake_lima", 2, 1, "linear")
+    inputs, weights = draw(circuit, 2, 1)
+
+    def call(engine: QmlExecutor, *, by_inputs: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        z, w = torch.tensor(inputs, requires_grad=by_inputs), torch.tensor(weights, requires_grad=True)
+        return z, w, engine.expectations(circuit, single_z(2), z, w)
+
+    alone, shared = QmlExecutor(LIMA, shots=50), QmlExecutor(LIMA, shots=50)
+    z, w, values = call(alone, by_inputs=True)
+    values.sum().backward()
+    z2, w2, values2 = call(shared, by_inputs=True)
+    _, w3, without = call(shared, by_inputs=False)
+    other = torch.tensor(weights + 1.0, requires_grad=True)
+    shared.expectations(circuit, single_z(2), torch.tensor(inputs), other)
+    values2.sum().backward()
+    assert z2.grad is not None
+    assert torch.equal(z2.grad, z.grad)
+    assert torch.equal(w2.grad, w.grad)
+    without.sum().backward()
+    assert torch.equal(without, values)
+    assert w3.grad.abs().max() > 0
+
+
+def test_copies_modes_and_what_it_refuses() -> None:
+    circuit = compiled("fake_lima", 2, 1, "linear")
+    inputs, weights = (torch.tensor(a) for a in draw(circuit, 2, 1))
+    engine = QmlExecutor(LIMA, shots=50)
+    values = engine.expectations(circuit, single_z(2), inputs, weights)
+    for again in (copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert torch.equal(again.expectations(circuit, single_z(2), inputs, weights), values)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(engine.expectations(circuit, single_z(2), inputs, weights), values)
+        assert engine.expectations(circuit, single_z(2), inputs.bfloat16(), weights).shape == (2, 2)
+    z, w = torch.zeros(0, 2, requires_grad=True), weights.clone().requires_grad_()
+    engine.expectations(circuit, single_z(2), z, w).sum().backward()
+    assert torch.equal(w.grad, torch.zeros_like(w))
+    assert z.grad.shape == (0, 2)
+    with pytest.raises(UsageError, match="inputs are complex"):
+        engine.expectations(circuit, single_z(2), inputs + 1j, weights)
+    with pytest.raises(UsageError, match="weights must be a torch"):
+        engine.expectations(circuit, single_z(2), inputs, weights.numpy())  # type: ignore[arg-type]
