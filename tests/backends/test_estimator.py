@@ -1,6 +1,9 @@
+import copy
 import math
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -50,6 +53,7 @@ def test_equals_the_evolution_through_a_whole_transpile(
     assert result.metadata["shots"] is None
     assert result.metadata["engine"] == "twin"
     assert result.metadata["path"] in ("heisenberg", "density")
+    assert result.metadata["why"]
     single = TwinEstimator(get_target(device), readout_error=readout_error, dtype="float32")
     rough = single.run([(isa, [[o] for o in laid_out], rows)]).result()[0]
     assert np.abs(rough.data.evs - there.T).max() < 3e-5
@@ -247,6 +251,38 @@ def test_wrong_inputs_are_said_at_once() -> None:
             TwinEstimator(LIMA, seed=seed)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads must be 1 or more"):
         TwinEstimator(LIMA, threads=0)
+
+
+def test_options_are_what_they_say() -> None:
+    isa = transpiled("fake_lima", "linear", 2)
+    for option in ("readout_error", "idle_noise", "exact"):
+        for wrong in ("no", 0, None):
+            with pytest.raises(UsageError, match=f"{option} must be True or False, not"):
+                TwinEstimator(LIMA, **{option: wrong})  # type: ignore[arg-type]
+    for wrong in (-1, math.nan, math.inf, "a", True, None):
+        with pytest.raises(UsageError, match="default_precision must be 0"):
+            TwinEstimator(LIMA, default_precision=wrong)  # type: ignore[arg-type]
+    for wrong in (-1, math.nan, "a"):
+        with pytest.raises(UsageError, match="precision must be 0"):
+            TwinEstimator(LIMA).run([(isa, "Z" * 5, angles(isa, 1))], precision=wrong)  # type: ignore[arg-type]
+    assert TwinEstimator(LIMA, default_precision=np.float32(0.5)).default_precision == 0.5
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
+def test_copies(again: Callable[[TwinEstimator], TwinEstimator]) -> None:
+    """The same options; the draws go on from where they were, in each by itself."""
+    isa = transpiled("fake_lima", "linear", 2)
+    exact_, sampled = ((isa, "ZZZZZ", angles(isa, 2), precision) for precision in (0.0, 0.1))
+    estimator = TwinEstimator(LIMA, seed=4, readout_error=False, idle_noise=True, default_precision=0.25)
+    first = estimator.run([sampled, exact_]).result()
+    twin = again(estimator)
+    assert twin.default_precision == 0.25
+    mine, its = (e.run([sampled, exact_]).result() for e in (estimator, twin))
+    assert np.array_equal(mine[0].data.evs, its[0].data.evs)
+    assert np.array_equal(mine[1].data.evs, its[1].data.evs)
+    assert np.array_equal(mine[1].data.evs, first[1].data.evs)
+    assert not np.array_equal(mine[0].data.evs, first[0].data.evs)
+    assert twin.executor(None) is not estimator.executor(None)
 
 
 def test_imports_nothing_of_qruns_machinery() -> None:

@@ -1,3 +1,7 @@
+import copy
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +151,21 @@ def test_made_from_a_device_or_an_estimator() -> None:
         gradient.run([isa], [SparsePauliOp("IZ")], angles(isa, 1))
     with pytest.raises(UsageError, match="is nan"):
         gradient.run([isa], [z], np.full((1, isa.num_parameters), np.nan)).result()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_trained_connector_can_be_copied(again: Callable[[TorchConnector], TorchConnector]) -> None:
+    """As one over StatevectorEstimator can: for ensembles, moving averages, and to keep the best of a training."""
+    isa = transpiled("fake_lima", "linear", 2)
+    twin = TwinEstimator(LIMA, exact=True)
+    model = TorchConnector(network(isa, 2, estimator=twin, gradient=TwinEstimatorGradient(twin)), np.linspace(-1, 1, 8))
+    z = torch.linspace(-1, 1, 8).reshape(4, 2)
+    slopes = []
+    model(z).sum().backward()  # now it has engines, circuits and buffers
+    for own in (model, again(model)):
+        own.zero_grad()
+        values = own(z)
+        values.square().sum().backward()
+        slopes.append((values.detach(), own.weight.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+    assert slopes[0][1].abs().max() > 0.01

@@ -1,3 +1,7 @@
+import copy
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
@@ -171,3 +175,25 @@ def test_wrong_inputs() -> None:
     free.measure(0, 0)
     with pytest.raises(UsageError, match="is nan"):
         sampler.run([(free, [np.nan])]).result()
+
+
+def test_options_are_what_they_say() -> None:
+    for option in ("readout_error", "idle_noise"):
+        with pytest.raises(UsageError, match=f"{option} must be True or False, not 'no'"):
+            TwinSampler(LIMA, **{option: "no"})  # type: ignore[arg-type]
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(UsageError, match="the seed must be a whole number"):
+            TwinSampler(LIMA, seed=seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
+def test_copies(again: Callable[[TwinSampler], TwinSampler]) -> None:
+    """The same options; the draws go on from where they were, in each by itself."""
+    isa = measured(transpiled("fake_lima", "linear", 2), 2)
+    sampler, pub = TwinSampler(LIMA, seed=4, default_shots=60), (isa, angles(isa, 1))
+    first = sampler.run([pub]).result()[0].data.meas.array
+    twin = again(sampler)
+    mine, its = (s.run([pub]).result()[0].data.meas.array for s in (sampler, twin))
+    assert np.array_equal(mine, its)
+    assert mine.shape[1] == 60
+    assert not np.array_equal(mine, first)

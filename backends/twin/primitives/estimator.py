@@ -16,7 +16,7 @@ from qiskit.providers import BackendV2
 
 from backends.target import Target
 from backends.twin.executor import TwinExecutor
-from backends.twin.primitives.prepare import Preparer, as_dtype, as_target, support
+from backends.twin.primitives.prepare import Preparer, as_dtype, as_flag, as_target, support
 from backends.twin.primitives.pubs import Observables, Table, Task
 from circuits.errors import UsageError
 
@@ -54,7 +54,7 @@ class TwinEstimator(BaseEstimatorV2):
             with one seed give the same values.
 
     Raises:
-        UsageError: An unknown dtype, a precision that is negative, or no device.
+        UsageError: An unknown dtype, a precision that is negative, an option that is no bool, or no device.
     """
 
     def __init__(
@@ -70,22 +70,32 @@ class TwinEstimator(BaseEstimatorV2):
         exact: bool = False,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        if not (isinstance(default_precision, int | float) and 0.0 <= default_precision < math.inf):
-            raise UsageError(f"default_precision must be 0 (exact) or more, not {default_precision!r}.")
         self.target = as_target(backend)
-        self.default_precision, self.exact = float(default_precision), exact
+        self.default_precision = _checked_precision("default_precision", default_precision)
+        self.exact = as_flag("exact", exact)
         self._settings: dict[str, Any] = {
-            "readout_error": readout_error,
-            "idle_noise": idle_noise,
+            "readout_error": as_flag("readout_error", readout_error),
+            "idle_noise": as_flag("idle_noise", idle_noise),
             "dtype": as_dtype(dtype),
             "device": device,
             "threads": threads,
         }
         self.preparer = Preparer(self.target)
-        self.lock = threading.Lock()
         self._random = seeded(seed)
-        self._executors: OrderedDict[int | None, TwinExecutor] = OrderedDict()
+        self._start()
         self.executor(None)  # a setting that the engine does not take is refused here
+
+    def _start(self) -> None:
+        self.lock = threading.Lock()
+        self._executors: OrderedDict[int | None, TwinExecutor] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the same options and draws on from here on its own; its engines start afresh."""
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "_executors")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -101,10 +111,11 @@ class TwinEstimator(BaseEstimatorV2):
             A job; its result has a PubResult for each PUB, with `evs` and `stds` of the PUB's shape.
 
         Raises:
-            UsageError: A circuit that the device cannot run as it is, or a precision that would need 2^31 shots.
+            UsageError: A circuit that the device cannot run as it is, or a precision that is negative or would need
+                2^31 shots.
             ValueError: A PUB that qiskit refuses.
         """
-        wanted = self.default_precision if precision is None else precision
+        wanted = self.default_precision if precision is None else _checked_precision("precision", precision)
         coerced = [EstimatorPub.coerce(pub, wanted) for pub in pubs]
         seed = int(self._random.integers(2**63))
         # Prepared here and not in the job: what is wrong is said at once, and circuits may change later.
@@ -155,6 +166,13 @@ class TwinEstimator(BaseEstimatorV2):
                 for position, number in enumerate(numbers):
                     results[number] = tasks[number].result(*table.of(position), answers)
         return PrimitiveResult([r for r in results if r is not None], metadata={"version": 2})
+
+
+def _checked_precision(name: str, precision: object) -> float:
+    known = isinstance(precision, int | float | np.integer | np.floating) and not isinstance(precision, bool)
+    if not known or not 0.0 <= precision < math.inf:  # type: ignore[operator]
+        raise UsageError(f"{name} must be 0 (exact) or more, not {precision!r}.")
+    return float(precision)  # type: ignore[arg-type]
 
 
 def shots_for(precision: float) -> int:

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Instruction, Parameter
+from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.providers import BackendV2
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
 from backends.protocol import FloatArray
 from backends.target import Target
+from backends.twin.instructions import unitary_of
 from backends.twin.primitives.angles import Angles, straighten
-from backends.twin.primitives.isa import check_isa, from_isa, leading_parameters
+from backends.twin.primitives.isa import check_isa, from_isa, leading_parameters, parameters_of
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
@@ -35,8 +37,8 @@ class Prepared:
     """A circuit as the engine runs it.
 
     Attributes:
-        compiled: On the qubits in use; virtual qubits are wires.
-        wires: Physical qubit -> wire.
+        compiled: On the qubits in use; `from_isa` says which.
+        wires: Physical qubit -> virtual qubit of `compiled`, for those with a gate and those that are read.
         angles: From the circuit's parameters, in its order, to inputs and weights of `compiled`.
     """
 
@@ -78,8 +80,19 @@ class Preparer:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._start()
+
+    def _start(self) -> None:
         self._known: OrderedDict[Hashable, Prepared] = OrderedDict()
         self._lock = threading.Lock()  # jobs run in threads of their own
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy knows the target, and starts afresh."""
+        return {"target": self.target}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.target = state["target"]
+        self._start()
 
     def prepare(
         self, circuit: QuantumCircuit, qubits: Iterable[int] = (), inputs: Sequence[Parameter] | None = None
@@ -117,7 +130,8 @@ class Preparer:
             used = {p for i in straight.data for value in i.operation.params for p in getattr(value, "parameters", ())}
             first = [p for p in straight.parameters if p in used and not varying.isdisjoint(_reads(p, stands))]
         compiled = from_isa(straight, first, qubits=qubits)
-        wires = {qubit: wire for wire, qubit in enumerate(compiled.physical_qubits)}
+        qubits_of = compiled.physical_qubits
+        wires = {qubits_of[wire]: virtual for virtual, wire in enumerate(compiled.final_layout)}
         return Prepared(
             compiled,
             wires,
@@ -142,12 +156,29 @@ def fingerprint(circuit: QuantumCircuit) -> Hashable:
 
 
 def _kind(operation: Instruction) -> Hashable:
-    """What the name of an operation leaves open: its type and values, what it is made of, a delay's unit."""
-    values = tuple(
-        (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for value in operation.params
-    )
-    made_of = operation.definition if type(operation) in (Gate, Instruction) else None
-    return type(operation), values, None if made_of is None else fingerprint(made_of), getattr(operation, "unit", None)
+    """What the name of an operation leaves open, for all but qiskit's standard gates.
+
+    Gates as the engine runs them are their unitary: names and values need not say it all (those of a controlled gate
+    leave out what it controls). What has free parameters, or is on more qubits, the engine refuses; it is told apart
+    by its type, its values, what it is made of, and a delay's unit.
+
+    Raises:
+        QrunError: A gate without a matrix or a definition.
+    """
+    if isinstance(operation, Gate) and operation.num_qubits <= 2 and not parameters_of(operation):
+        return unitary_of(operation).tobytes()
+    values = tuple(_value(value) for value in operation.params)
+    made_of = None if operation.definition is None else fingerprint(operation.definition)
+    return type(operation), values, made_of, getattr(operation, "unit", None)
+
+
+def _value(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    if isinstance(value, QuantumCircuit):  # the body of a loop
+        return fingerprint(value)
+    hashable: Hashable = value
+    return hashable
 
 
 def as_target(backend: BackendV2 | Target) -> Target:
@@ -180,6 +211,17 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
+def as_flag(name: str, value: object) -> bool:
+    """A bool that was given as an option: 'no' is no False.
+
+    Raises:
+        UsageError: Something else was given.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{name} must be True or False, not {value!r}.")
+    return bool(value)
+
+
 def sparse_terms(observable: SparseObservable) -> SparseTerms:
     """A SparseObservable's Pauli terms; projectors are written out as Paulis."""
     return tuple(
@@ -189,8 +231,27 @@ def sparse_terms(observable: SparseObservable) -> SparseTerms:
 
 
 def terms_of(observable: Any) -> SparseTerms:
-    """`sparse_terms` of whatever qiskit's primitives take as one observable."""
-    return sparse_terms(ObservablesArray.coerce_observable(observable))
+    """`sparse_terms` of whatever qiskit's primitives take as one observable.
+
+    Raises:
+        UsageError: They do not take it; with their reason.
+    """
+    return sparse_terms(as_observable(observable))
+
+
+def as_observable(observable: Any) -> SparseObservable:
+    """What qiskit's primitives take as one observable, in the form that they give it.
+
+    Raises:
+        UsageError: They do not take it; with their reason.
+    """
+    try:
+        return ObservablesArray.coerce_observable(observable)
+    except (TypeError, ValueError, QiskitError) as error:
+        raise UsageError(
+            f"{observable!r:.60} is no observable: {str(error).rstrip('.')}.",
+            "Take a SparsePauliOp with real coefficients, a Pauli, or a string such as 'ZZI'.",
+        ) from None
 
 
 def support(observables: Iterable[SparseTerms]) -> set[int]:

@@ -33,7 +33,7 @@ class Task:
             "target_precision": self.precision,
             "shots": self.shots,
             "circuit_metadata": self.pub.circuit.metadata,
-            **{key: said[key] for key in ("engine", "backend", "path") if key in said},
+            **{key: said[key] for key in ("engine", "backend", "path", "why") if key in said},
         }
         return PubResult(DataBin(evs=values, stds=errors, shape=values.shape), metadata)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from backends.target import Target
 from backends.twin.executor import TwinExecutor
 from backends.twin.primitives.estimator import MAX_SHOTS, seeded
 from backends.twin.primitives.isa import final_measurements
-from backends.twin.primitives.prepare import Prepared, Preparer, as_dtype, as_target
+from backends.twin.primitives.prepare import Prepared, Preparer, as_dtype, as_flag, as_target
 from circuits.errors import UsageError
 
 BitMatrix = npt.NDArray[np.uint8]
@@ -49,7 +50,7 @@ class TwinSampler(BaseSamplerV2):
             the same bits.
 
     Raises:
-        UsageError: An unknown dtype, a number of shots below 1, or no device.
+        UsageError: An unknown dtype, a number of shots below 1, an option that is no bool, or no device.
     """
 
     def __init__(
@@ -67,15 +68,23 @@ class TwinSampler(BaseSamplerV2):
         self.target, self.default_shots = as_target(backend), _checked_shots(default_shots)
         self.executor = TwinExecutor(
             self.target,
-            readout_error=readout_error,
-            idle_noise=idle_noise,
+            readout_error=as_flag("readout_error", readout_error),
+            idle_noise=as_flag("idle_noise", idle_noise),
             dtype=as_dtype(dtype),
             device=device,
             threads=threads,
         )
         self._preparer = Preparer(self.target)
-        self._readout_error = readout_error
+        self._readout_error = bool(readout_error)
         self._random = seeded(seed)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the same options and draws on from here on its own; its engine starts afresh."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._lock = threading.Lock()
 
     def run(
