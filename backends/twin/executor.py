@@ -263,18 +263,21 @@ class TwinExecutor:
                 density = self._density(circuit, len(inputs), gradient=False)
                 values[:] = _numpy(density.values(sums, inputs, weights))
             else:
-                kernel = self._heisenberg(job, min(len(inputs), _chunk(job)))
+                most = chunk(job.plans)
+                kernel = self._heisenberg(job, min(len(inputs), most))
                 for number, row in enumerate(rows):
                     mine = np.arange(len(inputs)) if len(rows) == 1 else np.flatnonzero(which.reshape(-1) == number)
-                    for first in range(0, len(mine), _chunk(job)):
-                        part = mine[first : first + _chunk(job)]
+                    for first in range(0, len(mine), most):
+                        part = mine[first : first + most]
                         values[part] = _numpy(kernel.values(inputs[part], self._tensor(row)))
         return values, np.zeros(shape), {"path": path.name, "why": path.why, "weight_vectors": len(rows)}
 
     def _heisenberg(self, job: Job, batch: int) -> Heisenberg:
-        needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
-        what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
-        check_memory(needed, what, self.device)
+        if batch > job.fits:
+            needed = bytes_needed(job.program, job.plans, batch, itemsize=self.dtype.itemsize, threads=self.threads)
+            what = f"{len(job.sums)} observables over {len(job.program.first)} qubits for {batch} samples"
+            check_memory(needed, what, self.device)
+            job.fits = batch
         return self._kernel(job)
 
     def _kernel(self, job: Job) -> Heisenberg:
@@ -288,6 +291,7 @@ class TwinExecutor:
                 device=self.device,
                 pool=self._pool,
                 threads=self.threads,
+                owners=job.owners,
             )
         return job.kernel
 
@@ -319,11 +323,6 @@ class TwinExecutor:
 
     def _tensor(self, array: FloatArray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
-
-
-def _chunk(job: Job) -> int:
-    """How many samples go at once where no gradient is asked for."""
-    return chunk(job.plans, len(job.program.first))
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

@@ -27,22 +27,29 @@ _CIRCUITS, _JOBS = 64, 256
 
 @dataclass
 class Job:
-    """A circuit with observables, read once, and what was made of it."""
+    """A circuit with observables, read once, and what was made of it.
+
+    `fits` is the largest batch that was found to fit into memory.
+    """
 
     circuit: CompiledCircuit
     sums: tuple[PauliSum, ...]
     program: Program
     plans: tuple[Plan, ...]
+    owners: tuple[int, ...]
     forced: str
     kernel: Heisenberg | None = None
     jacobian: Jacobian | None = None
+    fits: int = -1
     paths: dict[tuple[int, int], Path] = field(default_factory=dict)
 
     def path(self, batch: int, weight_vectors: int) -> Path:
         """The way for so many samples and different weight vectors."""
         key = (batch, weight_vectors)
         if key not in self.paths:
-            self.paths[key] = choose(self.program, self.plans, batch, weight_vectors, forced=self.forced)
+            self.paths[key] = choose(
+                self.program, self.plans, batch, weight_vectors, observables=len(self.sums), forced=self.forced
+            )
         return self.paths[key]
 
 
@@ -95,7 +102,7 @@ class Jobs:
         job = self._alike.get((id(circuit), sums))
         if job is None:
             program = self.program(circuit)
-            job = Job(circuit, sums, program, plans_for(program, sums), self._forced)
+            job = Job(circuit, sums, program, *plans_for(program, sums), self._forced)
             keep(self._alike, (id(circuit), sums), job, _JOBS)
         if isinstance(observables, tuple):
             keep(self._same, key, (observables, job), _JOBS)

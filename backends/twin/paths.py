@@ -19,8 +19,12 @@ class Path:
     why: str
 
 
-def choose(program: Program, plans: Sequence[Plan], batch: int, weight_vectors: int, *, forced: str = "auto") -> Path:
+def choose(
+    program: Program, plans: Sequence[Plan], batch: int, weight_vectors: int, *, observables: int, forced: str = "auto"
+) -> Path:
     """The cheaper way by its products, for `batch` samples and so many different weight vectors among them.
+
+    `observables` is their number, for the sentence; sums may have several plans.
 
     Backwards, the observables are walked once for each weight vector; forwards, every sample is. Inputs after an
     entangling gate leave only the second.
@@ -43,8 +47,7 @@ def choose(program: Program, plans: Sequence[Plan], batch: int, weight_vectors: 
     width = len(program.first)
     backwards = weight_vectors * sum(plan.flops for plan in plans)
     forwards = batch * len(program.blocks) * 32 * 4**width
-    count = sum(len(end.rows) for plan in plans for end in plan.ends)
-    counts = f"{count} observables and {batch} samples with {weight_vectors} weight vectors on {width} wires"
+    counts = f"{observables} observables and {batch} samples with {weight_vectors} weight vectors on {width} wires"
     if forwards < backwards:
         return Path("density", f"for {counts}, evolving the samples takes {_ratio(backwards, forwards)} less")
     return Path("heisenberg", f"for {counts}, carrying the observables back takes {_ratio(forwards, backwards)} less")

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qiskit.quantum_info import SparsePauliOp
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from backends.catalog import get_target
 from backends.observables import pauli_sum, single_z
@@ -19,8 +21,10 @@ from backends.twin.heisenberg import evaluate, plan, walk
 from backends.twin.heisenberg.evaluate import plans_for
 from backends.twin.heisenberg.plan import Apply, Join, Plan, make_plan
 from backends.twin.program import Program, build_program
+from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
 from circuits.qgan import ENTANGLEMENTS
+from circuits.types import Ansatz, CompiledCircuit
 from tests.backends.reference import compiled, draw
 from tests.backends.test_twin_exact import mixed_paulis
 
@@ -63,7 +67,8 @@ def test_supports_are_light_cones(device: str, qubits: int, reps: int, entanglem
 def test_light_cones_spare_work() -> None:
     """Z on the last of eight qubits reaches one more with each layer of the ladder, from below."""
     program = program_of("fake_kyiv", 8, 4, "reverse_linear")
-    plans = plans_for(program, [pauli_sum(o, 8) for o in single_z(8)])
+    plans, owners = plans_for(program, [pauli_sum(o, 8) for o in single_z(8)])
+    assert owners == tuple(range(8))
     full = 8 * len(program.blocks) * 32 * 4**8
     # Fused blocks count twice their share here, for they cost it.
     assert sum(p.flops for p in plans) < 0.55 * full
@@ -239,3 +244,50 @@ def test_a_large_batch_is_refused_before_it_is_tried() -> None:
     inputs = torch.zeros(1, 8).expand(50_000_000, 8)
     with pytest.raises(QrunError, match=r"for 50000000 samples would take \d+\.\d GiB"):
         engine._heisenberg(engine._jobs.job(circuit, single_z(8)), len(inputs))
+
+
+def chain_energy(qubits: int) -> SparsePauliOp:
+    """A transverse-field Ising chain."""
+    terms = [("ZZ", [q, q + 1], -1.0) for q in range(qubits - 1)] + [("X", [q], 0.7) for q in range(qubits)]
+    return SparsePauliOp.from_sparse_list([*terms, ("", [], 0.25)], num_qubits=qubits)
+
+
+def bricks(qubits: int) -> CompiledCircuit:
+    """One layer of rotations and one of CX on neighbours: every wire meets one other."""
+    circuit, angles = QuantumCircuit(qubits), ParameterVector("t", qubits)
+    for qubit in range(qubits):
+        circuit.ry(angles[qubit], qubit)
+    for qubit in range(0, qubits - 1, 2):
+        circuit.cx(qubit, qubit + 1)
+    return compile_ansatz(Ansatz("bricks", circuit, (), tuple(angles)), None, seed=1)
+
+
+def test_sums_with_small_cones_are_taken_apart() -> None:
+    """Together the terms of a chain's energy reach all 8 wires, each alone at most 4."""
+    circuit, wanted = bricks(8), (chain_energy(8), SparsePauliOp("IIIIIIIZ"))
+    engine, dense = (TwinExecutor(get_target("ideal"), path=path) for path in ("heisenberg", "density"))
+    results = []
+    for which in (engine, dense):
+        w = torch.linspace(0.1, 2.0, 8, dtype=torch.float64, requires_grad=True)
+        values = which.expectations(circuit, wanted, torch.zeros(3, 0), w)
+        (values * torch.tensor([1.0, 3.0])).sum().backward()
+        results.append((values.detach(), w.grad))
+    for got, expected in zip(*results, strict=True):
+        assert (got - expected).abs().max() < 1e-13
+    (job,) = engine._jobs.all()
+    assert len(job.plans) > 2
+    assert max(plan.largest for plan in job.plans) == 4**4
+
+
+def test_a_chains_energy_on_thirty_qubits() -> None:
+    """Far beyond any density matrix: what is not reached is not written down."""
+    circuit, energy = bricks(30), (chain_energy(30),)
+    w = torch.linspace(0.1, 2.0, 30, dtype=torch.float64)
+    value = TwinExecutor(get_target("ideal")).expectations(circuit, energy, torch.zeros(1, 0), w)
+    exact = Statevector(bricks(8).circuit.assign_parameters(w[:8].numpy())).expectation_value(
+        SparsePauliOp.from_sparse_list([("ZZ", [q, q + 1], -1.0) for q in range(7)], num_qubits=8)
+    )
+    first = SparsePauliOp.from_sparse_list([("ZZ", [q, q + 1], -1.0) for q in range(7)], num_qubits=30)
+    (part,) = TwinExecutor(get_target("ideal")).expectations(circuit, (first,), torch.zeros(1, 0), w)[0]
+    assert abs(part.item() - exact.real) < 1e-13
+    assert torch.isfinite(value).all()

@@ -22,9 +22,8 @@ class Contraction:
         self.support = support
         whole = len(support) <= _WHOLE
         half = len(support) if whole else (len(support) + 1) // 2
-        self._parts = [list(part) for part in (support[:half], support[half:]) if part]
-        everywhere = len(support) == states.shape[1]
-        self._products = [Products(states if everywhere and whole else states[:, part]) for part in self._parts]
+        self._parts = [_index(part) for part in (support[:half], support[half:]) if part]
+        self._products = [Products(states[:, part]) for part in self._parts]
         self._is_whole, self._states = whole, states
 
     def values(self, vectors: Tensor) -> Tensor:
@@ -61,3 +60,10 @@ class Contraction:
 
     def _cube(self, vectors: Tensor) -> Tensor:
         return vectors.view(len(vectors), self._products[0].result.shape[1], -1)
+
+
+def _index(part: tuple[int, ...]) -> slice | list[int]:
+    """Neighbouring positions as a slice, which makes a view."""
+    if part[-1] - part[0] == len(part) - 1:
+        return slice(part[0], part[-1] + 1)
+    return list(part)

@@ -23,7 +23,7 @@ from backends.observables import PauliSum
 from backends.twin.buffers import BufferPool
 from backends.twin.heisenberg.blocks import Blocks, Matrices
 from backends.twin.heisenberg.contraction import Contraction
-from backends.twin.heisenberg.plan import Fused, Plan, make_plan
+from backends.twin.heisenberg.plan import Fused, Plan, make_plan, split_sums
 from backends.twin.heisenberg.rotations import Rotations
 from backends.twin.heisenberg.walk import Cotangents, Itinerary, Walk
 from backends.twin.modes import plainly
@@ -46,6 +46,7 @@ class Heisenberg:
     Args:
         program: From `build_program`; inputs only before the first entangling gate on their wire.
         plans: From `plans_for` the program and the observables.
+        owners: Which observable each part of the plans belongs to, where sums were split (`plan.split_sums`).
         n_inputs, n_weights: Lengths of the parameter vectors.
         dtype: torch.float32 or torch.float64.
         device: Where to compute.
@@ -67,6 +68,7 @@ class Heisenberg:
         device: torch.device | str = "cpu",
         pool: BufferPool | None = None,
         threads: int = 1,
+        owners: Sequence[int] | None = None,
     ) -> None:
         if not program.inputs_come_first:
             raise QrunError("the Heisenberg path takes inputs before the first entangling gate on their qubit.")
@@ -76,6 +78,8 @@ class Heisenberg:
         self.pool = BufferPool() if pool is None else pool
         self.plans = tuple(plans)
         self.in_order = tuple(range(self.count))
+        own = tuple(owners or self.in_order)
+        self.owners = None if own == self.in_order else torch.tensor(own, dtype=torch.long, device=device)
         fused: dict[Fused, int] = {}
         like = torch.empty(0, dtype=dtype, device=device)
         self.itineraries = [
@@ -96,18 +100,22 @@ class Heisenberg:
         return result
 
 
-def plans_for(program: Program, observables: Sequence[PauliSum]) -> tuple[Plan, ...]:
-    """The plans of a set of observables: one for all in a small circuit, one each in a large one."""
-    numbers = range(len(observables))
+def plans_for(program: Program, observables: Sequence[PauliSum]) -> tuple[tuple[Plan, ...], tuple[int, ...]]:
+    """The plans of a set of observables: one for all in a small circuit, one for each or its parts in a large one.
+
+    Returns:
+        The plans, and which observable each part belongs to.
+    """
     if len(program.first) < _APART:
-        return (make_plan(program, observables, numbers),)
-    return tuple(make_plan(program, observables, [number]) for number in numbers)
+        numbers = range(len(observables))
+        return (make_plan(program, observables, numbers),), tuple(numbers)
+    parts, owners = split_sums(program, observables)
+    return tuple(make_plan(program, parts, [number]) for number in range(len(parts))), owners
 
 
-def chunk(plans: Sequence[Plan], width: int) -> int:
+def chunk(plans: Sequence[Plan]) -> int:
     """How many samples a call without gradient should have at most, so that temporaries stay small."""
-    rows = max(len(plan.ends[0].rows) for plan in plans)
-    return max(1, _CHUNK // 4 ** ((width + 1) // 2) // rows)
+    return max(1, _CHUNK // max(len(end.rows) * 4 ** ((len(end.support) + 1) // 2) for p in plans for end in p.ends))
 
 
 def bytes_needed(program: Program, plans: Sequence[Plan], batch: int, *, itemsize: int, threads: int) -> int:
@@ -116,9 +124,11 @@ def bytes_needed(program: Program, plans: Sequence[Plan], batch: int, *, itemsiz
     everything = sum(kept)
     walks = everything if everything <= _KEEP else sum(sorted(kept)[-threads:])
     width, steps = len(program.first), max(len(run.angles) for run in program.first)
-    half, rows = 4 ** ((width + 1) // 2), max(len(end.rows) for plan in plans for end in plan.ends)
+    ends = [end for plan in plans for end in plan.ends]
+    halves = sum(4 ** ((len(support) + 1) // 2) for support in {end.support for end in ends})
+    widest = max(len(end.rows) * 4 ** ((len(end.support) + 1) // 2) for end in ends)
     # Matrices and rows of the first runs, products of two halves, and the contraction's temporaries.
-    a_sample = 80 * steps * width + 16 * half + 2 * half * rows * min(threads, len(plans))
+    a_sample = 100 * steps * width + 10 * halves + 2 * widest * min(threads, len(plans))
     return walks + batch * a_sample * itemsize
 
 
@@ -171,7 +181,11 @@ class _Call:
                 self.walks[number] = walk
 
         self._each(one)
-        self._values: Tensor | None = torch.stack([column for column in columns if column is not None], 1)
+        values = torch.stack([column for column in columns if column is not None], 1)
+        if kernel.owners is not None:
+            sums = values.new_zeros(len(values), int(kernel.owners[-1]) + 1)
+            values = sums.index_add_(1, kernel.owners, values)
+        self._values: Tensor | None = values
 
     def take_values(self) -> Tensor:
         """The values, which are handed out once."""
@@ -182,6 +196,8 @@ class _Call:
     def adjoint(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, m) -> cotangents of the inputs (batch, n_inputs) and of the weights (n_weights,)."""
         kernel = self.kernel
+        if kernel.owners is not None:
+            cotangent = cotangent[:, kernel.owners]
         columns = cotangent.T.contiguous()
         parts: list[tuple[Cotangents, list[tuple[tuple[int, ...], Tensor]]] | None] = [None] * len(kernel.plans)
 

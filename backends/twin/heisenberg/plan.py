@@ -250,6 +250,46 @@ def make_plan(
     )
 
 
+def split_sums(program: Program, observables: Sequence[PauliSum]) -> tuple[tuple[PauliSum, ...], tuple[int, ...]]:
+    """Take sums apart whose terms have small light cones, but a large one together (a chain's energy, say).
+
+    Returns:
+        The parts, and for each the number of its observable.
+    """
+    parts: list[PauliSum] = []
+    owners: list[int] = []
+    for number, observable in enumerate(observables):
+        groups = _by_support(observable)
+        if 1 < len(groups) <= _GROUPS:
+            together, apart = _work(program, observable), sum(_work(program, group) for group in groups)
+            if together <= apart:
+                groups = [observable]
+        elif len(groups) != 1:
+            groups = [observable]
+        parts += groups
+        owners += [number] * len(groups)
+    return tuple(parts), tuple(owners)
+
+
+_GROUPS = 64
+"""Sums with more different supports are not taken apart."""
+
+
+def _by_support(observable: PauliSum) -> list[PauliSum]:
+    """The terms by support; a support inside another one joins it."""
+    groups: dict[frozenset[int], list[tuple[float, tuple[tuple[int, int], ...]]]] = {}
+    by_size = sorted(observable, key=lambda term: (-len(term[1]), term[1]))
+    for term in by_size:
+        support = frozenset(qubit for qubit, _ in term[1])
+        home = next((known for known in groups if support <= known), support)
+        groups.setdefault(home, []).append(term)
+    return [tuple(terms) for terms in groups.values()]
+
+
+def _work(program: Program, observable: PauliSum) -> int:
+    return make_plan(program, [observable], [0]).flops
+
+
 def _join_starts(steps: Sequence[Step]) -> list[Step]:
     """Where slots are joined before anything happened to them, start with the joined one."""
     starts: dict[int, Start] = {}

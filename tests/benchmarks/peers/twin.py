@@ -39,4 +39,5 @@ def _plan_flops(job: Job) -> float:
     backend = job.target.backend
     channels = Channels(None if backend is None else backend.target, job.circuit.physical_qubits)
     sums = tuple(pauli_sum(observable, job.circuit.num_qubits) for observable in job.observables)
-    return 3.0 * sum(plan.flops for plan in plans_for(build_program(job.circuit, channels), sums))
+    plans, _ = plans_for(build_program(job.circuit, channels), sums)
+    return 3.0 * sum(plan.flops for plan in plans)
