@@ -19,6 +19,7 @@ from eth_account import Account
 from backends.catalog import get_target
 from backends.devices import device_name, resolve_device
 from backends.engines import make_executor
+from backends.layer import ExpectationLayer
 from backends.target import Target
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, QrunWarning, UsageError
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 
+_THREADS, _SHARED_QUBITS = 4, 11
+"""At most so many threads share a step of the twin, for up to so many qubits."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The target, the generator compiled for it, the torch device ("cpu" or "cuda"), and the seconds that took."""
@@ -69,7 +74,7 @@ def prepare(config: RunConfig, reporter: Reporter, *, device: str | None = None)
 
     Raises:
         UsageError: unknown names, more qubits than the device has, a GPU that is not there, idle noise without noise.
-        QrunError: the device has no usable layout, or the engine cannot run the circuit here.
+        QrunError: the device has no usable layout, or the engine cannot run the circuit here, for want of memory too.
     """
     begin = time.perf_counter()
     experiment = find(config.experiment)
@@ -105,13 +110,35 @@ def prepare(config: RunConfig, reporter: Reporter, *, device: str | None = None)
     model = model_for(config, target, circuit, resolved)
     with warnings.catch_warnings(record=True) as told, model.executor:
         warnings.simplefilter("always", QrunWarning)
-        model.generate(model.initial(generator(config.seed, "initial")), 2, 0)
+        _rehearse(model, config)
     for warning in told:
         if issubclass(warning.category, QrunWarning):
             reporter.notice("Calibration", str(warning.message))
         else:
             warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
     return Prepared(target, circuit, resolved, time.perf_counter() - begin)
+
+
+def _rehearse(model: QGAN, config: RunConfig) -> None:
+    """What a step of the training asks the engine for, once: what would be refused then is refused now."""
+    start = model.initial(generator(config.seed, "initial"))
+    layer = ExpectationLayer(model.executor, model.circuit, model.observables, gradient=model.gradient)
+    if config.engine != "twin":
+        model.generate(start, 2, 0)  # sampled circuits take long, and no more memory for more of them
+        return
+    latents = torch.zeros(config.model.batch, len(model.circuit.inputs), dtype=model.dtype)
+    layer(latents, torch.tensor(start["generator"], dtype=model.dtype, requires_grad=True))
+
+
+def _threads(config: RunConfig, device: str) -> int:
+    """How many of this machine's cores share a step; results do not depend on it.
+
+    Each takes the memory of a walk of its own (2 GiB at 12 qubits), and a GPU is busy with one.
+    """
+    if device != "cpu" or config.model.qubits > _SHARED_QUBITS:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_THREADS, cores)
 
 
 def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit, device: str) -> QGAN:
@@ -124,6 +151,7 @@ def model_for(config: RunConfig, target: Target, circuit: CompiledCircuit, devic
         precision=settings.precision,
         idle_noise=config.idle_noise,
         device=device,
+        threads=_threads(config, device),
     )
     return QGAN(settings, executor, circuit)
 
