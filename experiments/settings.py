@@ -48,7 +48,9 @@ class ModelSettings(Settings):
     gradient: Literal["auto", "exact", "parameter-shift", "spsa"] = Field(
         "auto", description="auto: exact where the engine can differentiate, else SPSA."
     )
-    precision: Literal["float32", "float64"] = Field("float32", description="Number type of the exact engine.")
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="Number type of the discriminator, with every engine, and of the twin."
+    )
     epochs: int = Field(1, ge=1, le=1000, description="Epochs a round.")
     steps_per_epoch: int = Field(60, ge=1, le=100_000, description="Generator steps (batches) an epoch.")
     batch: int = Field(32, ge=2, le=4096, description="Records, and latents, a step.")

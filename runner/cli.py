@@ -156,7 +156,8 @@ def experiment(
         ),
     ] = None,
     idle_noise: Annotated[
-        bool | None, typer.Option("--idle-noise", help="Qubits also relax while they wait, with --engine twin.")
+        bool | None,
+        typer.Option("--idle-noise/--no-idle-noise", help="Qubits also relax while they wait, with --engine twin."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda: where the twin computes. \\[default: auto]")

@@ -66,6 +66,14 @@ def test_an_unknown_key_in_the_config_gets_a_suggestion(qrun: Qrun, tmp_path: Pa
     one_line(qrun("experiment", "nsl-kdd", "--config", str(file)), 2, "model.qubitz", "Did you mean 'qubits'")
 
 
+def test_an_option_turns_off_what_the_file_turns_on(qrun: Qrun, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("idle_noise = true\n")
+    options = ("--config", str(file), "--engine", "aer", "--data", "/nowhere/at/all")
+    one_line(qrun("experiment", "nsl-kdd", *options), 2, "idle_noise", "--engine twin")
+    one_line(qrun("experiment", "nsl-kdd", *options, "--no-idle-noise"), 2, "--data /nowhere/at/all")
+
+
 def test_a_broken_data_file_is_named_with_line_and_column(qrun: Qrun, tmp_path: Path, data_dir: Path) -> None:
     source = next(p for p in (data_dir, data_dir / "nsl-kdd") if (p / "KDDTest+.txt").exists())
     for name in ("KDDTrain+_20Percent.txt", "KDDTest+.txt"):
