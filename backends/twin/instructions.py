@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from qiskit.circuit import ControlFlowOp, Delay, Gate, Instruction
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Operator
 
 from circuits.errors import QrunError
 
@@ -38,3 +42,18 @@ def check_instruction(operation: Instruction, wires: Sequence[int]) -> None:
             f"this engine runs gates on one or two qubits, not {name!r} on {len(wires)}.",
             _INSTEAD.get(name, "Compile the circuit for a device first (circuits.compile.compile_ansatz)."),
         )
+
+
+def unitary_of(gate: Gate) -> npt.NDArray[np.complex128]:
+    """(2^q, 2^q) what a gate without free parameters does, from its matrix or its definition.
+
+    Raises:
+        QrunError: It has neither.
+    """
+    try:
+        return np.asarray(Operator(gate).data, dtype=np.complex128)
+    except (QiskitError, TypeError, ValueError):
+        raise QrunError(
+            f"the gate {gate.name!r} has neither a matrix nor a definition without free parameters.",
+            "Give it one (gate.definition = circuit), or bind its parameters.",
+        ) from None

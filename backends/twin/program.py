@@ -15,13 +15,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from qiskit.circuit import Delay, Gate, Instruction, Parameter, ParameterExpression
+from qiskit.circuit import Barrier, Delay, Gate, Instruction, ParameterExpression
 from qiskit.circuit.library import CXGate, HGate, SXGate
-from qiskit.quantum_info import Operator
 
 from backends.twin.channels import Channels
-from backends.twin.instructions import check_instruction
+from backends.twin.expressions import coefficients
+from backends.twin.instructions import check_instruction, unitary_of
 from backends.twin.pauli import Array, ptm_of_unitary
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
@@ -76,7 +75,8 @@ class Program:
     """The whole circuit on k tensor positions.
 
     Attributes:
-        positions: positions[w] is the tensor position of wire w; entangled wires are near each other.
+        positions: positions[w] is the tensor position of wire w; entangled wires are near each other. -1 for a wire
+            without a gate that no virtual qubit is on: others may wait for it, and its own state does not matter.
         first: (k) the run at each position before its first block.
         blocks: In time order.
         last: (k) the run after the last block; None where there was no block.
@@ -108,7 +108,7 @@ def build_program(compiled: CompiledCircuit, channels: Channels, *, readout_erro
     builder = _Builder(compiled, channels)
     for instruction in compiled.circuit.data:
         wires = tuple(compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits)
-        builder.add(instruction.operation, wires)
+        builder.add(instruction.operation, wires, standard=instruction.is_standard_gate())
     return builder.finish(readout_error)
 
 
@@ -121,44 +121,48 @@ class _Builder:
         self.weights = {parameter: i for i, parameter in enumerate(compiled.weights)}
         self.width = compiled.circuit.num_qubits
         self.positions = _order_wires(compiled)
+        self.present = [wire for wire in range(self.width) if self.positions[wire] >= 0]
         self.fixed: list[list[Array]] = [[np.eye(4)] for _ in range(self.width)]
         self.angles: list[list[Angle]] = [[] for _ in range(self.width)]
         self.first: dict[int, Run] = {}
         self.blocks: list[Block] = []
         self.unitaries: dict[str, Array] = {}
 
-    def add(self, operation: Instruction, wires: tuple[int, ...]) -> None:
-        """Add a gate and its noise."""
+    def add(self, operation: Instruction, wires: tuple[int, ...], *, standard: bool) -> None:
+        """Add a gate and its noise. The name of a `standard` gate, one of qiskit's own, says what it does."""
         check_instruction(operation, wires)
         name = operation.name
         if name == "barrier":
             return
         if isinstance(operation, Delay):
+            if self.positions[wires[0]] < 0:
+                return
             waiting = self.channels.delay(wires[0], float(operation.duration), operation.unit)
             if waiting is not None:
                 self._fix(wires[0], waiting)
             return
         noise = self.channels.after(name, wires)
         if len(wires) == 2:
-            self._two_qubit(operation, wires, noise)
+            self._two_qubit(operation, wires, noise, standard=standard)
             return
-        self._one_qubit(operation, wires[0])
+        self._one_qubit(operation, wires[0], standard=standard)
         if noise is not None:
             self._fix(wires[0], noise)
 
     def finish(self, readout_error: bool) -> Program:
         first: list[Run] = []
         last: list[Run | None] = []
-        by_position = sorted(range(self.width), key=lambda wire: self.positions[wire])
+        by_position = sorted(self.present, key=lambda wire: self.positions[wire])
         for wire in by_position:
             run = self._close(wire)
             last.append(run if wire in self.first else None)
             first.append(self.first.get(wire, run))
-        readout = np.tile([0.0, 1.0], (self.width, 1))
+        readout = np.tile([0.0, 1.0], (len(self.present), 1))
         if readout_error:
-            for wire in range(self.width):
+            for wire in self.present:
                 p01, p10 = self.channels.readout(wire)
                 readout[self.positions[wire]] = (p10 - p01, 1.0 - p01 - p10)
+        self.channels.warn_uncalibrated()
         return Program(
             positions=self.positions,
             first=tuple(first),
@@ -185,10 +189,12 @@ class _Builder:
             angles.append(angle)
             self.fixed[wire].append(np.eye(4))
 
-    def _one_qubit(self, operation: Gate, wire: int) -> None:
+    def _one_qubit(self, operation: Gate, wire: int, *, standard: bool) -> None:
         """Ideal single-qubit gates in terms of Z rotations and fixed channels (global phases do not matter)."""
         name, params = operation.name, operation.params
-        if name in ("rz", "p", "u1"):
+        if not standard:
+            self._fix(wire, self._unitary(operation, standard=False))
+        elif name in ("rz", "p", "u1"):
             self._rotate(wire, params[0])
         elif name == "rx":
             self._fix(wire, _H)
@@ -211,16 +217,16 @@ class _Builder:
             self._fix(wire, _SX)
             self._rotate(wire, phi, plus=_HALF_TURN)
         else:
-            self._fix(wire, self._unitary(operation))
+            self._fix(wire, self._unitary(operation, standard=True))
 
-    def _two_qubit(self, operation: Gate, wires: tuple[int, ...], noise: Array | None) -> None:
+    def _two_qubit(self, operation: Gate, wires: tuple[int, ...], noise: Array | None, *, standard: bool) -> None:
         after = np.eye(16) if noise is None else noise
-        if operation.name == "rzz":  # RZZ = CX (1 x RZ) CX
+        if standard and operation.name == "rzz":  # RZZ = CX (1 x RZ) CX
             self._block(wires, _CX)
             self._rotate(wires[1], operation.params[0])
             self._block(wires, after @ _CX)
         else:
-            self._block(wires, after @ self._unitary(operation))
+            self._block(wires, after @ self._unitary(operation, standard=standard))
 
     def _block(self, wires: tuple[int, ...], channel: Array) -> None:
         before: list[Run | None] = []
@@ -239,7 +245,7 @@ class _Builder:
         self.fixed[wire], self.angles[wire] = [np.eye(4)], []
         return run
 
-    def _unitary(self, operation: Gate) -> Array:
+    def _unitary(self, operation: Gate, *, standard: bool) -> Array:
         """The PTM of a gate without free parameters."""
         if any(isinstance(value, ParameterExpression) and value.parameters for value in operation.params):
             raise QrunError(
@@ -247,10 +253,10 @@ class _Builder:
                 "It varies rx, ry, rz, p, u, u1, u2, u3 and rzz: compile to one of them.",
             )
         # Kept by name where that says it all: not for gates with values, nor for those that a user has named.
-        name = None if operation.params or type(operation) is Gate else operation.name
+        name = operation.name if standard and not operation.params else None
         if name is not None and name in self.unitaries:
             return self.unitaries[name]
-        channel = ptm_of_unitary(np.asarray(Operator(operation).data, dtype=np.complex128))
+        channel = ptm_of_unitary(unitary_of(operation))
         if name is not None:
             self.unitaries[name] = channel
         return channel
@@ -259,22 +265,20 @@ class _Builder:
         inputs, weights = np.zeros(len(self.inputs)), np.zeros(len(self.weights))
         if not isinstance(value, ParameterExpression):
             return Angle(float(value) + plus, inputs, weights)
-        parameters = sorted(value.parameters, key=lambda parameter: parameter.name)
-        constant = _evaluate(value, dict.fromkeys(parameters, 0.0))
-        probe = constant
-        for number, parameter in enumerate(parameters):
-            slope = _evaluate(value, {p: float(p is parameter) for p in parameters}) - constant
-            probe += slope * (0.3 + number)
+        linear = coefficients(value)
+        if linear is None:
+            raise QrunError(
+                f"this engine takes angles that are linear in the parameters, not {value}.",
+                "TwinEstimator and TwinModule take any angle.",
+            )
+        constant, slopes = linear
+        for parameter, slope in slopes.items():
             if parameter in self.inputs:
                 inputs[self.inputs[parameter]] = slope
             elif parameter in self.weights:
                 weights[self.weights[parameter]] = slope
             else:
                 raise QrunError(f"the circuit's parameter {parameter.name} is neither an input nor a weight.")
-        # One more point tells an affine expression from any other.
-        there = _evaluate(value, {parameter: 0.3 + number for number, parameter in enumerate(parameters)})
-        if abs(there - probe) > 1e-9 * (1.0 + abs(probe)):
-            raise QrunError(f"this engine takes angles that are linear in the parameters, not {value}.")
         return Angle(constant + plus, inputs, weights)
 
 
@@ -286,20 +290,20 @@ def _rz(angle: float) -> Array:
     return channel
 
 
-def _evaluate(expression: ParameterExpression, values: dict[Parameter, float]) -> float:
-    return float(expression.bind(values))
-
-
 def _order_wires(compiled: CompiledCircuit) -> tuple[int, ...]:
-    """Tensor positions of the wires: Cuthill and McKee's order of the coupling graph, so that blocks are adjacent."""
-    neighbours: list[set[int]] = [set() for _ in range(compiled.circuit.num_qubits)]
+    """Tensor positions of the wires: Cuthill and McKee's order of the coupling graph, so that blocks are adjacent.
+
+    -1 for wires without a gate and without a virtual qubit.
+    """
+    neighbours: dict[int, set[int]] = {wire: set() for wire in compiled.final_layout}
     for instruction in compiled.circuit.data:
-        if len(instruction.qubits) == 2:
-            a, b = (compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits)
-            neighbours[a].add(b)
-            neighbours[b].add(a)
+        if isinstance(instruction.operation, Barrier | Delay):
+            continue
+        wires = [compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits]
+        for wire in wires:
+            neighbours.setdefault(wire, set()).update(other for other in wires if other != wire)
     order: list[int] = []
-    by_degree = sorted(range(len(neighbours)), key=lambda wire: (len(neighbours[wire]), wire))
+    by_degree = sorted(neighbours, key=lambda wire: (len(neighbours[wire]), wire))
     for start in by_degree:
         queue = [start]
         while queue:
@@ -308,5 +312,5 @@ def _order_wires(compiled: CompiledCircuit) -> tuple[int, ...]:
                 continue
             order.append(wire)
             queue += sorted(neighbours[wire] - set(order), key=lambda other: (len(neighbours[other]), other))
-    positions: npt.NDArray[np.int64] = np.argsort(order)
-    return tuple(int(position) for position in positions)
+    position = {wire: number for number, wire in enumerate(order)}
+    return tuple(position.get(wire, -1) for wire in range(compiled.circuit.num_qubits))

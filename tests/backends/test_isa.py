@@ -4,7 +4,6 @@ from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 
 from backends.catalog import get_target
-from backends.twin.primitives.angles import Angles, is_linear, straighten
 from backends.twin.primitives.isa import check_isa, final_measurements, from_isa, leading_parameters
 from backends.twin.primitives.prepare import Preparer, as_dtype, as_target, fingerprint, terms_of
 from circuits.errors import UsageError
@@ -28,14 +27,21 @@ def wide() -> QuantumCircuit:
 def test_renumbers_onto_the_qubits_in_use() -> None:
     circuit = wide()
     compiled = from_isa(circuit, [circuit.parameters[0]], qubits=(4,))
-    assert compiled.physical_qubits == (1, 3, 4)
-    assert compiled.initial_layout == compiled.final_layout == (0, 1, 2)
+    assert compiled.physical_qubits == (0, 1, 3, 4), "qubit 0 has a delay beside a barrier"
+    assert compiled.initial_layout == compiled.final_layout == (1, 2, 3)
     assert [p.name for p in compiled.inputs] == ["a"]
     assert [p.name for p in compiled.weights] == ["b"]
     found = [
         (i.operation.name, tuple(compiled.circuit.find_bit(q).index for q in i.qubits)) for i in compiled.circuit.data
     ]
-    assert found == [("rz", (1,)), ("sx", (1,)), ("barrier", (0, 1, 2)), ("cx", (1, 0)), ("rz", (0,))]
+    assert found == [
+        ("rz", (2,)),
+        ("sx", (2,)),
+        ("barrier", (0, 1, 2, 3)),
+        ("cx", (2, 1)),
+        ("rz", (1,)),
+        ("delay", (0,)),
+    ]
     assert (compiled.two_qubit_gates, compiled.num_qubits, compiled.gate_counts["rz"]) == (1, 3, 2)
 
 
@@ -137,40 +143,6 @@ def test_leading_parameters() -> None:
     circuit.barrier()
     circuit.rz(p[3], 2)
     assert [x.index for x in leading_parameters(circuit)] == [0, 1, 3, 4]
-
-
-def test_angles_that_are_not_linear() -> None:
-    x, y, w = Parameter("x"), Parameter("y"), Parameter("w")
-    product = 2 * (np.pi - x) * (np.pi - y)
-    assert is_linear(2 * x + y / 3 - 1)
-    assert is_linear(x)
-    assert not is_linear(product)
-    assert not is_linear(x.sin())
-    circuit = QuantumCircuit(1)
-    for value in (product, w + x, w.sin(), product):
-        circuit.rz(value, 0)
-    straight, stands = straighten(circuit)
-    assert len(stands) == 2, "equal angles are one parameter"
-    assert circuit.data[0].operation.params[0] == product, "the circuit that was given stays as it is"
-    given = list(circuit.parameters)  # w, x, y
-    wanted = [*stands, w, x]
-    rows = np.random.default_rng(0).normal(size=(3, 3))
-    table = Angles(given, wanted, stands)
-    ww, xx, yy = rows.T
-    expected = np.stack([2 * (np.pi - xx) * (np.pi - yy), np.sin(ww), ww, xx], 1)
-    assert np.abs(table.values(rows) - expected).max() < 1e-14
-    outer = np.random.default_rng(1).normal(size=(3, 2, 4))
-    by = np.stack(
-        [
-            outer[..., 1] * np.cos(ww)[:, None] + outer[..., 2],
-            outer[..., 0] * -2 * (np.pi - yy)[:, None] + outer[..., 3],
-            outer[..., 0] * -2 * (np.pi - xx)[:, None],
-        ],
-        2,
-    )
-    assert np.abs(table.pull_back(outer, rows) - by).max() < 1e-13
-    assert straighten(QuantumCircuit(1)) == (QuantumCircuit(1), {})
-    assert straight.num_parameters == 4
 
 
 def test_circuits_that_change_are_prepared_again() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qiskit.circuit import Parameter, ParameterExpression
 from torch import Tensor
 
 from backends.protocol import FloatArray
+from backends.twin.expressions import derivative, evaluate, free, is_linear, ordered
 
 
 def straighten(circuit: QuantumCircuit) -> tuple[QuantumCircuit, dict[Parameter, ParameterExpression]]:
@@ -29,50 +31,42 @@ def straighten(circuit: QuantumCircuit) -> tuple[QuantumCircuit, dict[Parameter,
     out = circuit.copy_empty_like()
     for instruction in circuit.data:
         operation = instruction.operation
-        values = list(operation.params)
+        values, bent = list(operation.params), False
         for position, value in enumerate(values):
             if not isinstance(value, ParameterExpression) or is_linear(value):
                 continue
             if value not in known:
                 known[value] = Parameter(f"angle {len(known)} of {circuit.name}")
                 stands[known[value]] = value
-            values[position] = known[value]
-        if values != list(operation.params):
+            values[position], bent = known[value], True
+        if bent:
             operation = operation.to_mutable()
             operation.params = values
         out.append(operation, instruction.qubits, instruction.clbits, copy=False)
     return (out, stands) if stands else (circuit, {})
 
 
-def is_linear(value: ParameterExpression) -> bool:
-    """Whether every derivative by a parameter is a number."""
-    return isinstance(value, Parameter) or not any(
-        _free(value.gradient(parameter)) for parameter in _ordered(value.parameters)
-    )
-
-
 @dataclass(frozen=True)
 class _Curve:
-    """One angle that is not linear: its expression, the columns that it reads, and its slopes by them."""
+    """One angle that is not linear: its expression, and the columns that its parameters stand in."""
 
     expression: ParameterExpression
-    parameters: tuple[Parameter, ...]
-    columns: tuple[int, ...]
-    slopes: tuple[Any, ...]
+    columns: dict[Parameter, int]
 
     @classmethod
     def of(cls, expression: ParameterExpression, column: dict[Parameter, int]) -> _Curve:
-        parameters = tuple(_ordered(expression.parameters))
-        slopes = tuple(expression.gradient(parameter) for parameter in parameters)
-        return cls(expression, parameters, tuple(column[p] for p in parameters), slopes)
+        return cls(expression, {parameter: column[parameter] for parameter in ordered(expression.parameters)})
+
+    @cached_property
+    def slopes(self) -> dict[int, Any]:
+        """Column -> derivative. Found when a gradient is wanted: an angle without any may have values."""
+        return {column: derivative(self.expression, parameter) for parameter, column in self.columns.items()}
 
     def evaluate(self, what: Any, rows: FloatArray) -> FloatArray:
         """(batch, columns) -> (batch,)."""
-        if not _free(what):
-            return np.full(len(rows), float(what))
-        needed = _free(what)
-        places = [(p, c) for p, c in zip(self.parameters, self.columns, strict=True) if p in needed]
-        return np.array([float(what.bind({p: float(row[c]) for p, c in places})) for row in rows])
+        if not free(what):
+            return np.full(len(rows), evaluate(what, {}))
+        return np.array([evaluate(what, {p: float(row[c]) for p, c in self.columns.items()}) for row in rows])
 
 
 class Angles:
@@ -82,6 +76,8 @@ class Angles:
         given: The P parameters of the circuit, in the order of its columns.
         wanted: The A parameters of the engine, in the order of its columns.
         stands: From `straighten`.
+
+    Values and gradients raise a UsageError where an angle, or its derivative, has no finite real value.
     """
 
     def __init__(
@@ -112,7 +108,7 @@ class Angles:
             if curve is None:
                 out[:, :, column] += by_angles[:, :, position]
                 continue
-            for slope, read in zip(curve.slopes, curve.columns, strict=True):
+            for read, slope in curve.slopes.items():
                 out[:, :, read] += by_angles[:, :, position] * curve.evaluate(slope, rows)[:, None]
         return out
 
@@ -136,12 +132,3 @@ class _Apply(torch.autograd.Function):
         outer = cotangent.cpu().to(torch.float64).numpy()[:, None, :]
         back = ctx.angles.pull_back(outer, ctx.rows)[:, 0]
         return torch.as_tensor(back, dtype=cotangent.dtype, device=cotangent.device), None
-
-
-def _free(value: Any) -> set[Parameter]:
-    return set(getattr(value, "parameters", ()))
-
-
-def _ordered(parameters: Iterable[Parameter]) -> list[Parameter]:
-    """By name, then by identity of vector elements' order: a fixed order for the sums."""
-    return sorted(parameters, key=lambda parameter: parameter.name)

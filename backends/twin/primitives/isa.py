@@ -28,8 +28,9 @@ def from_isa(
     """Renumber an ISA circuit onto the qubits that it uses.
 
     Qubit q of `circuit` is the device's qubit q, whether the circuit is as wide as the device or narrower. The result
-    has one wire for each qubit with a gate, and for each of `qubits`; its virtual qubits are its wires. Final
-    measurements are left out (`final_measurements` says where they are), and so is what waits on other qubits.
+    has a virtual qubit for each qubit with a gate, and for each of `qubits`, in ascending order. Further qubits on
+    which others wait, through delays and barriers, are wires without a virtual qubit. Final measurements are left out
+    (`final_measurements` says where they are), and so is what makes nobody wait.
 
     Args:
         circuit: In the device's gates, on its physical qubits.
@@ -48,8 +49,29 @@ def from_isa(
     _check_parameters(circuit, free, own, others)
     index = {qubit: number for number, qubit in enumerate(circuit.qubits)}
     kept = sorted(_gated(circuit, index).union(_checked(circuit, qubits))) or [0]
-    wire = {qubit: position for position, qubit in enumerate(kept)}
-    out = QuantumCircuit(len(kept), name=circuit.name)
+    physical = sorted({*kept, *_awaited(circuit, index, kept)})
+    wire = {qubit: position for position, qubit in enumerate(physical)}
+    out = _on_wires(circuit, index, wire)
+    narrow = out if physical == kept else _on_wires(circuit, index, {q: v for v, q in enumerate(kept)})
+    counts = {str(name): int(number) for name, number in sorted(narrow.count_ops().items())}
+    layout = tuple(wire[qubit] for qubit in kept)
+    return CompiledCircuit(
+        ansatz=Ansatz(circuit.name, narrow, own, others),
+        circuit=out,
+        inputs=own,
+        weights=others,
+        physical_qubits=tuple(physical),
+        initial_layout=layout,
+        final_layout=layout,
+        depth=int(narrow.depth()),
+        two_qubit_gates=sum(1 for i in out.data if isinstance(i.operation, Gate) and len(i.qubits) == 2),
+        gate_counts=counts,
+    )
+
+
+def _on_wires(circuit: QuantumCircuit, index: dict[object, int], wire: dict[int, int]) -> QuantumCircuit:
+    """The part of a circuit on the qubits that have a wire, up to the measurements."""
+    out = QuantumCircuit(len(wire), name=circuit.name)
     measured: set[int] = set()
     for instruction in circuit.data:
         where = [index[qubit] for qubit in instruction.qubits]
@@ -63,20 +85,7 @@ def from_isa(
                 out.append(Barrier(len(on)), on)
         elif on:
             out.append(operation, on)
-    counts = {str(name): int(number) for name, number in sorted(out.count_ops().items())}
-    wires = tuple(range(len(kept)))
-    return CompiledCircuit(
-        ansatz=Ansatz(circuit.name, out, own, others),
-        circuit=out,
-        inputs=own,
-        weights=others,
-        physical_qubits=tuple(kept),
-        initial_layout=wires,
-        final_layout=wires,
-        depth=int(out.depth()),
-        two_qubit_gates=sum(1 for i in out.data if isinstance(i.operation, Gate) and len(i.qubits) == 2),
-        gate_counts=counts,
-    )
+    return out
 
 
 def final_measurements(circuit: QuantumCircuit) -> dict[int, int]:
@@ -174,6 +183,32 @@ def _gated(circuit: QuantumCircuit, index: dict[object, int]) -> set[int]:
     """Qubits with a gate. One that only waits or is measured stays in |0>."""
     idle = ("barrier", "delay", "measure")
     return {index[q] for i in circuit.data if i.operation.name not in idle for q in i.qubits}
+
+
+def _awaited(circuit: QuantumCircuit, index: dict[object, int], kept: Iterable[int]) -> list[int]:
+    """Qubits outside `kept` that make others wait: for a delay beside a barrier, or for one barrier after another.
+
+    Without a delay, a qubit puts one barrier after another, unless some other has all its barriers, too.
+    """
+    does: dict[int, list[tuple[int, bool]]] = {}
+    measured: set[int] = set()
+    for number, instruction in enumerate(circuit.data):
+        name, where = instruction.operation.name, [index[qubit] for qubit in instruction.qubits]
+        if name == "measure":
+            measured.update(where)
+        elif name in ("barrier", "delay"):
+            for qubit in set(where) - measured:
+                does.setdefault(qubit, []).append((number, name == "delay"))
+    found: list[int] = []
+    seen = [{number for number, delay in does.get(qubit, ()) if not delay} for qubit in kept]
+    for qubit in sorted(does.keys() - set(kept)):
+        barriers = {number for number, delay in does[qubit] if not delay}
+        waits = len(barriers) < len(does[qubit])
+        if not barriers or (not waits and (len(barriers) == 1 or any(barriers <= others for others in seen))):
+            continue
+        found.append(qubit)
+        seen.append(barriers)
+    return found
 
 
 def _checked(circuit: QuantumCircuit, qubits: Iterable[int]) -> list[int]:

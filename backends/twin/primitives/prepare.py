@@ -19,8 +19,9 @@ from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
 from backends.protocol import FloatArray
 from backends.target import Target
+from backends.twin.instructions import unitary_of
 from backends.twin.primitives.angles import Angles, straighten
-from backends.twin.primitives.isa import check_isa, from_isa, leading_parameters
+from backends.twin.primitives.isa import check_isa, from_isa, leading_parameters, parameters_of
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
@@ -36,8 +37,8 @@ class Prepared:
     """A circuit as the engine runs it.
 
     Attributes:
-        compiled: On the qubits in use; virtual qubits are wires.
-        wires: Physical qubit -> wire.
+        compiled: On the qubits in use; `from_isa` says which.
+        wires: Physical qubit -> virtual qubit of `compiled`, for those with a gate and those that are read.
         angles: From the circuit's parameters, in its order, to inputs and weights of `compiled`.
     """
 
@@ -129,7 +130,8 @@ class Preparer:
             used = {p for i in straight.data for value in i.operation.params for p in getattr(value, "parameters", ())}
             first = [p for p in straight.parameters if p in used and not varying.isdisjoint(_reads(p, stands))]
         compiled = from_isa(straight, first, qubits=qubits)
-        wires = {qubit: wire for wire, qubit in enumerate(compiled.physical_qubits)}
+        qubits_of = compiled.physical_qubits
+        wires = {qubits_of[wire]: virtual for virtual, wire in enumerate(compiled.final_layout)}
         return Prepared(
             compiled,
             wires,
@@ -154,12 +156,29 @@ def fingerprint(circuit: QuantumCircuit) -> Hashable:
 
 
 def _kind(operation: Instruction) -> Hashable:
-    """What the name of an operation leaves open: its type and values, what it is made of, a delay's unit."""
-    values = tuple(
-        (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for value in operation.params
-    )
-    made_of = operation.definition if type(operation) in (Gate, Instruction) else None
-    return type(operation), values, None if made_of is None else fingerprint(made_of), getattr(operation, "unit", None)
+    """What the name of an operation leaves open, for all but qiskit's standard gates.
+
+    Gates as the engine runs them are their unitary: names and values need not say it all (those of a controlled gate
+    leave out what it controls). What has free parameters, or is on more qubits, the engine refuses; it is told apart
+    by its type, its values, what it is made of, and a delay's unit.
+
+    Raises:
+        QrunError: A gate without a matrix or a definition.
+    """
+    if isinstance(operation, Gate) and operation.num_qubits <= 2 and not parameters_of(operation):
+        return unitary_of(operation).tobytes()
+    values = tuple(_value(value) for value in operation.params)
+    made_of = None if operation.definition is None else fingerprint(operation.definition)
+    return type(operation), values, made_of, getattr(operation, "unit", None)
+
+
+def _value(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    if isinstance(value, QuantumCircuit):  # the body of a loop
+        return fingerprint(value)
+    hashable: Hashable = value
+    return hashable
 
 
 def as_target(backend: BackendV2 | Target) -> Target:
