@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from qiskit.circuit.controlflow import CONTROL_FLOW_OP_NAMES
 from qiskit.circuit.library import get_standard_gate_name_mapping
-from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target as QiskitTarget
 from qiskit_ibm_runtime.models import BackendConfiguration, BackendProperties
 from qiskit_ibm_runtime.utils.backend_converter import convert_to_target
@@ -14,35 +11,16 @@ from qiskit_ibm_runtime.utils.backend_converter import convert_to_target
 from backends.snapshot_check import unknown
 from backends.snapshot_file import Snapshot
 from backends.snapshots import native_gates
-from backends.target import Target
+from backends.target import DeviceBackend, Target
 from circuits.errors import QrunError
 
 
-class SnapshotBackend(BackendV2):
-    """The device of a snapshot file; it has a target and no `run`, which engines do."""
+class SnapshotBackend(DeviceBackend):
+    """The device of a snapshot file, with the qiskit Target that the Runtime builds from the same data."""
 
     def __init__(self, snapshot: Snapshot, target: QiskitTarget) -> None:
-        super().__init__(name=snapshot.name)
+        super().__init__(snapshot.name, target)
         self.snapshot = snapshot
-        self._target = target
-
-    @property
-    def target(self) -> QiskitTarget:
-        """The qiskit Target, as the Runtime builds it from the same data."""
-        return self._target
-
-    @property
-    def max_circuits(self) -> None:
-        """No limit."""
-        return None
-
-    @classmethod
-    def _default_options(cls) -> Options:
-        return Options(shots=1024)
-
-    def run(self, run_input: Any, **options: Any) -> Any:
-        """Raise: a file is run by an engine, not by itself."""
-        raise QrunError(f"{self.name} has no run of its own.", "Use an engine: backends.engines.make_executor.")
 
 
 def target_of(snapshot: Snapshot, what: str) -> Target:

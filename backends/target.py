@@ -11,31 +11,20 @@ from qiskit.circuit import Gate
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target as QiskitTarget
 
-from circuits.errors import QrunError
+from circuits.errors import QrunError, UsageError
 from circuits.targets import copy_target
 
 
-class SubDevice(BackendV2):
-    """A device restricted to some physical qubits, renumbered 0..k-1, with the same calibrations.
+class DeviceBackend(BackendV2):
+    """A qiskit Target as a backend. It has no `run` of its own: engines take its target and its noise."""
 
-    Simulators build and run it tens of times faster than the whole device, with the same errors. It has no `run` of
-    its own: engines take its target and its noise.
-    """
-
-    def __init__(self, parent: BackendV2, physical_qubits: Sequence[int]) -> None:
-        """Cut `parent` to `physical_qubits`; qubit `physical_qubits[w]` becomes w."""
-        available = parent.target.num_qubits
-        if len(set(physical_qubits)) != len(physical_qubits) or not all(0 <= q < available for q in physical_qubits):
-            raise QrunError(
-                f"{parent.name} cannot be cut to the qubits {list(physical_qubits)}.",
-                f"Give distinct qubits between 0 and {available - 1}.",
-            )
-        super().__init__(name=f"{parent.name}_sub{len(physical_qubits)}")
-        self._target = copy_target(parent.target, qubits=physical_qubits)
+    def __init__(self, name: str, target: QiskitTarget) -> None:
+        super().__init__(name=name)
+        self._target = target
 
     @property
     def target(self) -> QiskitTarget:
-        """The cut-down qiskit Target."""
+        """The qiskit Target."""
         return self._target
 
     @property
@@ -48,8 +37,25 @@ class SubDevice(BackendV2):
         return Options(shots=1024)
 
     def run(self, run_input: Any, **options: Any) -> Any:
-        """Raise: the part of a device is run by an engine, not by itself."""
+        """Raise: an engine runs it."""
         raise QrunError(f"{self.name} has no run of its own.", "Use an engine: backends.engines.make_executor.")
+
+
+class SubDevice(DeviceBackend):
+    """A device restricted to some physical qubits, renumbered 0..k-1, with the same calibrations.
+
+    Simulators build and run it tens of times faster than the whole device, with the same errors.
+    """
+
+    def __init__(self, parent: BackendV2, physical_qubits: Sequence[int]) -> None:
+        """Cut `parent` to `physical_qubits`; qubit `physical_qubits[w]` becomes w."""
+        available = parent.target.num_qubits
+        if len(set(physical_qubits)) != len(physical_qubits) or not all(0 <= q < available for q in physical_qubits):
+            raise QrunError(
+                f"{parent.name} cannot be cut to the qubits {list(physical_qubits)}.",
+                f"Give distinct qubits between 0 and {available - 1}.",
+            )
+        super().__init__(f"{parent.name}_sub{len(physical_qubits)}", copy_target(parent.target, qubits=physical_qubits))
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,18 @@ class Target:
 
     @classmethod
     def of_backend(cls, backend: BackendV2) -> Target:
-        """Any BackendV2 with a qiskit Target: a fake device, AerSimulator.from_backend(...), a real one."""
+        """Any BackendV2 with a qiskit Target: a fake device, AerSimulator.from_backend(...), a real one.
+
+        Raises:
+            UsageError: A simulator with a noise model of its own, whose target says nothing about errors.
+        """
+        noise_model = getattr(backend.options, "noise_model", None)
+        if noise_model is not None and not noise_model.is_ideal() and not _has_errors(backend.target):
+            raise UsageError(
+                f"{backend.name} has a noise model that its target does not show: it would be left out.",
+                "Give the device that the noise is of, or AerSimulator.from_backend(device); a noise model of your own "
+                "runs on Aer alone (qiskit.primitives.BackendEstimatorV2).",
+            )
         names = [name for name in backend.target.operation_names if isinstance(_operation(backend, name), Gate)]
         properties = getattr(backend, "properties", None)
         known = properties() if callable(properties) else None
@@ -116,13 +133,23 @@ def _operation(backend: BackendV2, name: str) -> Any:
     return backend.target.operation_from_name(name)
 
 
+def _has_errors(target: QiskitTarget) -> bool:
+    """Whether there is an error figure in a qiskit Target."""
+    tables = (target[name] for name in target.operation_names)
+    return any(getattr(entry, "error", None) for table in tables for entry in (table or {}).values())
+
+
 def readout_errors(target: QiskitTarget, qubit: int) -> tuple[float, float]:
     """(P(1 | 0), P(0 | 1)) of a qubit of a qiskit Target; see `Target.readout_errors`."""
+    return calibrated_readout(target, qubit) or (0.0, 0.0)
+
+
+def calibrated_readout(target: QiskitTarget, qubit: int) -> tuple[float, float] | None:
+    """`readout_errors`, or None where the calibration says nothing about this qubit's readout."""
     entries = target["measure"] if "measure" in target.operation_names else None
     properties = entries.get((qubit,)) if entries else None
     if properties is None:
-        return 0.0, 0.0
+        return None
     if hasattr(properties, "prob_meas1_prep0") and hasattr(properties, "prob_meas0_prep1"):
         return float(properties.prob_meas1_prep0), float(properties.prob_meas0_prep1)
-    error = 0.0 if properties.error is None else float(properties.error)
-    return error, error
+    return None if properties.error is None else (float(properties.error), float(properties.error))

@@ -23,7 +23,7 @@ from qiskit.circuit import Gate
 from qiskit.transpiler import InstructionProperties
 from qiskit.transpiler import Target as QiskitTarget
 
-from backends.target import readout_errors
+from backends.target import calibrated_readout
 from backends.twin.pauli import Array, average_infidelity, depolarising, product, thermal_relaxation
 from circuits.errors import QrunError, QrunWarning
 
@@ -47,12 +47,13 @@ class Channels:
         self._physical = tuple(physical_qubits)
         self._known: dict[tuple[str, tuple[int, ...]], Array | None] = {}
         self._times: dict[int, tuple[float | None, float | None]] = {}
+        self._uncalibrated: dict[str, None] = {}
 
     def after(self, name: str, wires: tuple[int, ...]) -> Array | None:
         """The PTM of the noise that follows the gate `name` on `wires` (first wire first); None where there is none.
 
-        Warns (QrunWarning) of a gate with an error of 1.0, which is how a calibration marks what is out of order, and
-        of one without a calibration; both are computed as Aer does.
+        Warns (QrunWarning) of a gate with an error of 1.0, which is how a calibration marks what is out of order;
+        `warn_uncalibrated` does of gates without a calibration. Both are computed as Aer does.
 
         Raises:
             QrunError: The device has no such gate on these qubits, or not in this direction; or its calibration has
@@ -99,10 +100,28 @@ class Channels:
         if self._target is None:
             return 0.0, 0.0
         qubit = self._physical[wire]
-        p01, p10 = (_rate(rate, f"the readout of qubit {qubit}") for rate in readout_errors(self._target, qubit))
+        what = f"the readout of qubit {qubit}"
+        rates = calibrated_readout(self._target, qubit)
+        if rates is None:
+            if _differs_by_qubit(self._target):  # else it is a simulator, not a device
+                self._uncalibrated[what] = None
+            return 0.0, 0.0
+        p01, p10 = (_rate(rate, what) for rate in rates)
         if max(p01, p10) >= 1.0:
-            _warn(f"the readout of qubit {qubit} has an error of 1.0: it is out of order.", "Choose another qubit.")
+            _warn(f"{what} has an error of 1.0: it is out of order.", "Choose another qubit.")
         return p01, p10
+
+    def warn_uncalibrated(self) -> None:
+        """Warn (QrunWarning) once of all that was asked for so far and has no calibration."""
+        missing, self._uncalibrated = list(self._uncalibrated), {}
+        if len(missing) == 1:
+            _warn(f"{missing[0]} has no calibration: it counts as free of errors.", _AVOID)
+        elif missing:
+            _warn(
+                f"{len(missing)} gates and readouts have no calibration, the first is {missing[0]}: they count as free "
+                "of errors.",
+                _AVOID,
+            )
 
     def _noise(self, target: QiskitTarget, name: str, qubits: tuple[int, ...]) -> Array | None:
         entries = gate_entries(target, name, qubits)
@@ -110,7 +129,7 @@ class Channels:
             return None  # a gate that the device has everywhere, without errors
         what, properties = describe_gate(name, qubits), entries[qubits]
         if properties is None:
-            _warn(f"{what} has no calibration: it counts as free of errors.", _AVOID)
+            self._uncalibrated[what] = None
             return None
         length, error = _length(properties.duration, what), _rate(properties.error, what)
         relaxation: Array | None = None
@@ -167,6 +186,12 @@ def gate_entries(target: QiskitTarget, name: str, qubits: tuple[int, ...]) -> En
         f"the device has no gate {describe_gate(name, qubits)}: {why}.",
         "Compile the circuit for this device first (circuits.compile.compile_ansatz).",
     )
+
+
+def _differs_by_qubit(target: QiskitTarget) -> bool:
+    """Whether some gate is calibrated, or could be, qubit by qubit."""
+    gates = (target[n] for n in target.operation_names if isinstance(target.operation_from_name(n), Gate))
+    return any(entries is not None and None not in entries for entries in gates)
 
 
 def describe_gate(name: str, qubits: Sequence[int]) -> str:

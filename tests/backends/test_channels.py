@@ -9,20 +9,22 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Measure
 from qiskit.circuit.library import SXGate, XGate
-from qiskit.providers import BackendV2
 from qiskit.providers.backend import QubitProperties
+from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import SuperOp, average_gate_fidelity
 from qiskit.transpiler import InstructionProperties, Target
+from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
-from backends.target import SubDevice
+from backends.target import DeviceBackend
 from backends.twin.channels import Channels
 from backends.twin.pauli import average_infidelity, depolarising, ptm_of_unitary, thermal_relaxation
 from backends.twin.program import build_program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, QrunWarning
 from circuits.qgan import generator
+from circuits.types import CompiledCircuit
 from tests.backends.reference import compiled
 
 PAULIS = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
@@ -193,7 +195,7 @@ def test_figures_that_cannot_be_are_named(figures: dict[str, float | None], says
     ("figures", "gate", "says"),
     [
         ({"error": 1.0}, "sx", "sx on qubit 0 has an error of 1.0: .*out of order. Let circuits.compile"),
-        ({}, "x", "x on qubit 0 has no calibration: it counts as free of errors. Let circuits.compile"),
+        ({}, "x", "x on qubit 0 has no calibration: it counts as free of errors"),
         ({"t1": None, "t2": None}, "sx", "qubit 0 has no T1 and no T2 in the calibration"),
         ({"t2": None}, "sx", "qubit 0 has no T2 in the calibration"),
     ],
@@ -203,11 +205,17 @@ def test_what_is_out_of_order_or_left_out_is_aers_and_warned_of(
 ) -> None:
     target = device(**figures)
     channels = Channels(target, (0,))
-    with pytest.warns(QrunWarning, match=says) as told:
+
+    def ask() -> np.ndarray | None:
         noise = channels.after(gate, (0,))
+        channels.warn_uncalibrated()
+        return noise
+
+    with pytest.warns(QrunWarning, match=says) as told:
+        noise = ask()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        channels.after(gate, (0,))  # told once
+        ask()  # told once
     assert len(told) == 1
     if gate == "x":
         assert noise is None
@@ -221,12 +229,11 @@ def test_what_is_out_of_order_or_left_out_is_aers_and_warned_of(
             assert channels.readout(0) == (1.0, 1.0)
 
 
-class Part(SubDevice):
+class Part(DeviceBackend):
     """A device around a target."""
 
     def __init__(self, target: Target) -> None:
-        BackendV2.__init__(self, name="part")
-        self._target = target
+        super().__init__("part", target)
 
 
 class Watched(dict[tuple[int, ...], object]):
@@ -298,3 +305,38 @@ def test_a_circuit_on_a_broken_gate_is_computed_and_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build_program(avoided, Channels(whole, avoided.physical_qubits))
+
+
+def bell(compiled_: CompiledCircuit, gates: tuple[str, ...] = ("sx", "rz", "sx")) -> CompiledCircuit:
+    circuit = QuantumCircuit(2)
+    for gate in gates:
+        getattr(circuit, gate)(*((0.3, 0) if gate == "rz" else (0,)))
+    circuit.cx(0, 1)
+    return replace(compiled_, circuit=circuit, inputs=(), weights=(), physical_qubits=(0, 1), final_layout=(0, 1))
+
+
+def test_what_is_left_out_is_told_in_one_warning() -> None:
+    circuit = bell(compiled("ideal", 2, 1, "linear"))
+    target = GenericBackendV2(3, noise_info=False).target
+    with pytest.warns(QrunWarning) as told:
+        build_program(circuit, Channels(target, (0, 1)))
+    (message,) = (str(one.message) for one in told)
+    # sx, rz and cx, and two readouts
+    assert message.startswith("5 gates and readouts have no calibration, the first is sx on qubit 0: they count as")
+    with pytest.warns(QrunWarning) as told:
+        build_program(circuit, Channels(target, (0, 1)), readout_error=False)
+    assert [str(one.message).split(",")[0] for one in told] == ["3 gates and readouts have no calibration"]
+    with warnings.catch_warnings():  # a simulator has nothing to calibrate
+        warnings.simplefilter("error")
+        build_program(circuit, Channels(AerSimulator().target, (0, 1)))
+
+
+@pytest.mark.parametrize("entry", [None, InstructionProperties(duration=1e-6)])
+def test_a_readout_without_a_calibration_is_warned_of(entry: InstructionProperties | None) -> None:
+    target = Target(num_qubits=2)
+    target.add_instruction(SXGate(), {(q,): InstructionProperties(error=0.01) for q in range(2)})
+    target.add_instruction(Measure(), {(0,): InstructionProperties(error=0.02), (1,): entry})
+    channels = Channels(target, (0, 1))
+    assert (channels.readout(0), channels.readout(1)) == ((0.02, 0.02), (0.0, 0.0))
+    with pytest.warns(QrunWarning, match="the readout of qubit 1 has no calibration: it counts as free of errors"):
+        channels.warn_uncalibrated()
