@@ -61,22 +61,6 @@ class Density:
         self._matrices: dict[bool, Matrices] = {}
         self._readings: OrderedDict[tuple[PauliSum, ...], Reading] = OrderedDict()
 
-    def final(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """(B, n_inputs), (n_weights,) or (B, n_weights) -> (B, 4^k): the states at the end, before readout.
-
-        Position 0 is the slowest axis; differentiable in both.
-        """
-        inputs, weights = self._cast(inputs, weights)
-        if not len(inputs):
-            return _tied(inputs.new_zeros(0, 4**self.width), inputs, weights)
-        states, last = self._states(inputs, weights, gradient=torch.is_grad_enabled(), batch=len(inputs))
-        vectors, axes = self._together(states)
-        for axis, position in enumerate(axes):
-            vectors = _on_axis(vectors, last[:, position], 4**axis)
-        shape = (len(inputs), *(4,) * self.width)
-        order = [axes.index(position) + 1 for position in range(self.width)]
-        return _tied(vectors.reshape(shape).permute(0, *order).reshape(len(inputs), 4**self.width), inputs, weights)
-
     def values(self, observables: Sequence[PauliSum], inputs: Tensor, weights: Tensor) -> Tensor:
         """m Pauli sums, (B, n_inputs), (n_weights,) or (B, n_weights) -> (B, m), with readout errors.
 
@@ -184,13 +168,6 @@ class Density:
             limit=self._limit(size),
         )
         return [states[register] for register, _ in self.walk.finals], last
-
-    def _together(self, states: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """(B, 4^k) the product of all registers, and the positions in the order of its axes."""
-        result = states[0]
-        for state in states[1:]:
-            result = (result[:, :, None] * state[:, None, :]).reshape(len(result), result.shape[1] * state.shape[1])
-        return result, [position for _, positions in self.walk.finals for position in positions]
 
     def _read_out(self, states: Sequence[Tensor], measured: Tensor, kinds: dict[int, int]) -> Tensor:
         """(B, 2^n) from the final registers and (B or 1, k, 4, 4) last runs with readout; `kinds` by position."""

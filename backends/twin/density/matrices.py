@@ -33,8 +33,14 @@ class Matrices:
         runs = runs_of(program)
         varies = [bool(run.angles) if weights_by_row else run.takes_inputs for run in runs]
         self.shared, self.rows = (
-            _on(Runs([r for r, v in zip(runs, varies, strict=True) if v == which], *sizes), device)
-            for which, sizes in ((b, (n_inputs, n_weights, dtype)) for b in (False, True))
+            Runs(
+                [run for run, v in zip(runs, varies, strict=True) if v == which],
+                n_inputs=n_inputs,
+                n_weights=n_weights,
+                dtype=dtype,
+                device=device,
+            )
+            for which in (False, True)
         )
         # Where each run stands: behind the shared ones, those of each row.
         place: dict[int, int] = {}
@@ -66,10 +72,9 @@ class Matrices:
 
     def __call__(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """-> first (k, B, 4), shared (s, 16, 16), by row (t, B, 16, 16), last (B or 1, k, 4, 4)."""
-        shared = _evaluate(
-            self.shared, inputs[:0], weights if weights.ndim == 1 else weights.new_zeros(self._n_weights)
-        )  # (S, 1, 4, 4)
-        rows = _evaluate(self.rows, inputs, weights)  # (R, B, 4, 4)
+        alike = weights if weights.ndim == 1 else weights.new_zeros(self._n_weights)
+        shared = self.shared(inputs[:0], alike)  # (S, 1, 4, 4)
+        rows = self.rows(inputs, weights)  # (R, B, 4, 4)
         both = torch.cat([shared.expand(-1, len(inputs), -1, -1), rows])
         # |0><0| has the Pauli vector (1, 0, 0, 1).
         first = (both[..., 0] + both[..., 3])[self.first]
@@ -91,24 +96,3 @@ def runs_of(program: Program) -> list[Run]:
     for block in program.blocks:
         runs += [block.before_low, block.before_high]
     return [*{id(run): run for run in runs if run is not None}.values(), _NOTHING]
-
-
-def _on(runs: Runs, device: torch.device) -> Runs:
-    for name in ("start", "basis", "constant", "inputs", "weights"):
-        setattr(runs, name, getattr(runs, name).to(device))
-    return runs
-
-
-def _evaluate(runs: Runs, inputs: Tensor, weights: Tensor) -> Tensor:
-    """(B, n_inputs), (n_weights,) or (B, n_weights) -> (S, B, 4, 4); no rows of inputs and one vector: (S, 1, 4, 4)."""
-    count, steps = runs.constant.shape
-    angles = runs.constant[..., None]
-    angles = angles + runs.weights @ (weights.T if weights.ndim == 2 else weights[:, None])
-    if len(inputs):
-        angles = angles + runs.inputs @ inputs.T
-    waves = torch.stack([torch.ones_like(angles), torch.cos(angles), torch.sin(angles)], -1)  # (S, K, B, 3)
-    factors = (waves @ runs.basis).reshape(count, steps, angles.shape[2], 4, 4)
-    result = runs.start[:, None].expand(-1, angles.shape[2], -1, -1)
-    for step in range(steps):
-        result = factors[:, step] @ result
-    return result

@@ -19,7 +19,9 @@ class Runs:
     longest one with steps that are the identity at any angle.
     """
 
-    def __init__(self, runs: Sequence[Run], n_inputs: int, n_weights: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, runs: Sequence[Run], *, n_inputs: int, n_weights: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         steps = max((len(run.angles) for run in runs), default=0)
         shape = (len(runs), steps)
         start = np.tile(np.eye(4), (len(runs), 1, 1))
@@ -31,32 +33,24 @@ class Runs:
             for j, angle in enumerate(run.angles):
                 basis[i, j] = run.fixed[j + 1] @ ROTATION
                 constant[i, j], inputs[i, j], weights[i, j] = angle.constant, angle.inputs, angle.weights
-        self.shape = shape
-        self.start, self.basis, self.constant, self.inputs, self.weights = (
-            torch.as_tensor(array, dtype=dtype)
+        self._start, self._basis, self._constant, self._inputs, self._weights = (
+            torch.as_tensor(array, dtype=dtype, device=device)
             for array in (start, basis.reshape(*shape, 3, 16), constant, inputs, weights)
         )
 
-    def channels(self, weights: Tensor) -> Tensor:
-        """(n_weights,) -> (runs, 4, 4)."""
-        result = self.start
-        factors = self._steps(self.constant + self.weights @ weights)
-        for step in range(self.shape[1]):
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """(B, n_inputs), (n_weights,) or (B, n_weights) -> (S, B, 4, 4).
+
+        No rows of inputs and one vector of weights: (S, 1, 4, 4).
+        """
+        count, steps = self._constant.shape
+        angles = self._constant[..., None]
+        angles = angles + self._weights @ (weights.T if weights.ndim == 2 else weights[:, None])
+        if len(inputs):
+            angles = angles + self._inputs @ inputs.T
+        waves = torch.stack([torch.ones_like(angles), torch.cos(angles), torch.sin(angles)], -1)  # (S, K, B, 3)
+        factors = (waves @ self._basis).reshape(count, steps, angles.shape[2], 4, 4)
+        result = self._start[:, None].expand(-1, angles.shape[2], -1, -1)
+        for step in range(steps):
             result = factors[:, step] @ result
         return result
-
-    def states(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """(batch, n_inputs), (n_weights,) -> (batch, runs, 4): the Pauli vectors of the runs on |0>."""
-        angles = self.constant + self.weights @ weights
-        batch = angles + torch.einsum("skz,bz->bsk", self.inputs, inputs)
-        factors = self._steps(batch)
-        # |0><0| has the Pauli vector (1, 0, 0, 1).
-        result = (self.start[:, :, 0] + self.start[:, :, 3])[None, :, :, None].expand(len(inputs), -1, -1, -1)
-        for step in range(self.shape[1]):
-            result = factors[:, :, step] @ result
-        return result[..., 0]
-
-    def _steps(self, angles: Tensor) -> Tensor:
-        """(..., runs, steps) -> (..., runs, steps, 4, 4)."""
-        waves = torch.stack([torch.ones_like(angles), torch.cos(angles), torch.sin(angles)], -1)
-        return torch.matmul(waves[..., None, :], self.basis).reshape(*angles.shape, 4, 4)
