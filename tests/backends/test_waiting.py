@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
@@ -87,6 +89,26 @@ def test_qubits_wait_as_on_aer(waiting) -> None:
     compiled = from_isa(circuit)
     assert compiled.physical_qubits == CASES[waiting]
     assert compiled.num_qubits == len({0} | ({3, 4} if waiting is for_gates else set())), "waiting costs no state"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_delays_and_barriers(seed: int) -> None:
+    """Gates on one or two qubits, delays and barriers anywhere."""
+    random, circuit = np.random.default_rng(seed), QuantumCircuit(5)
+    gated = [0, *random.choice(np.arange(1, 5), random.integers(0, 2)).tolist()]
+    circuit.sx(0)
+    for kind in random.choice(["sx", "rz", "delay", "barrier"], random.integers(4, 14)):
+        if kind == "sx":
+            circuit.sx(random.choice(gated))
+        elif kind == "rz":
+            circuit.rz(random.normal(), random.choice(gated))
+        elif kind == "delay":
+            circuit.delay(1000 * int(random.integers(1, 60)), int(random.integers(5)), "dt")
+        else:
+            circuit.barrier(*random.choice(5, random.integers(2, 4), replace=False).tolist())
+    estimator = TwinEstimator(LIMA, idle_noise=True, readout_error=False)
+    assert float(estimator.run([(circuit, Z0)]).result()[0].data.evs) == pytest.approx(aer(circuit), abs=1e-9)
 
 
 def test_the_readout_of_whoever_waits_is_not_its_neighbours() -> None:
