@@ -97,7 +97,7 @@ def _explain(error: ValidationError, origin: str) -> UsageError:
         return UsageError(f"{origin}: unknown key {key!r}.", _unknown(where))
     if key == "data":
         return UsageError(f"{origin}: data is a table of settings.", "The folder of the files is --data or data_dir.")
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     message = message[0].lower() + message[1:]
     shown = repr(first.get("input"))
     if key and not isinstance(first.get("input"), dict):

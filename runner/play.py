@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 
-_THREADS, _SHARED_QUBITS = 4, 11
-"""At most so many threads share a step of the twin, for up to so many qubits."""
+_THREADS = 4
+"""At most so many threads share a step of the twin, fewer where memory is short."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _threads(config: RunConfig, device: str) -> int:
 
     Each takes the memory of a walk of its own (2 GiB at 12 qubits), and a GPU is busy with one.
     """
-    if device != "cpu" or config.model.qubits > _SHARED_QUBITS:
+    if device != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(_THREADS, cores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +14,15 @@ _KEPT, _BYTES = 64, 2**32
 
 
 class BufferPool:
-    """Idle buffers of an engine, shared by its programs. They are flat, and lent to whoever needs no more."""
+    """Idle buffers of an engine, shared by its programs. They are flat, and lent to whoever needs no more.
+
+    A lease ends wherever the garbage collector finds it, in the middle of `lease` too: what comes back is put down
+    without a lock (adding to a deque is atomic), and sorted in when the next one asks.
+    """
 
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
+        self._returned: deque[Tensor] = deque()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -30,6 +36,7 @@ class BufferPool:
         """A buffer of that shape, with the dtype and device of `like`; its contents are arbitrary."""
         needed = math.prod(shape)
         with self._lock:
+            self._sort_in()
             alike = [i for i, free in enumerate(self._idle) if free.dtype == like.dtype and free.device == like.device]
             fitting = [i for i in alike if self._idle[i].numel() >= needed]
             if fitting:
@@ -41,15 +48,25 @@ class BufferPool:
 
     def give_back(self, buffer: Tensor) -> None:
         """Keep a buffer for the next one who asks."""
-        with self._lock:
-            self._idle.append(buffer)
-            while len(self._idle) > _KEPT or sum(b.numel() * b.element_size() for b in self._idle) > _BYTES:
-                del self._idle[0]
+        self._returned.append(buffer)
 
     def clear(self) -> None:
         """Free the idle buffers."""
         with self._lock:
+            self._sort_in()
             self._idle.clear()
+
+    def idle(self) -> list[int]:
+        """How many elements the idle buffers have, the one that came back first in front."""
+        with self._lock:
+            self._sort_in()
+            return [buffer.numel() for buffer in self._idle]
+
+    def _sort_in(self) -> None:
+        while self._returned:
+            self._idle.append(self._returned.popleft())
+        while len(self._idle) > _KEPT or sum(b.numel() * b.element_size() for b in self._idle) > _BYTES:
+            del self._idle[0]
 
 
 class Lease:

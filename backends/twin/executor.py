@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
+from backends.layer import check_tensor
 from backends.observables import check_arrays, check_requests
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
@@ -54,7 +55,7 @@ class TwinExecutor:
         idle_noise: Whether qubits also relax while they wait: the circuit is scheduled as late as possible first.
         shots: None for exact values; a number samples bitstrings from the exact joint distribution.
         path: "auto" takes the cheaper way; "heisenberg" or "density" forces one for exact values.
-        device: Where to compute: "cpu", "cuda", "cuda:1", or a torch.device.
+        device: Where to compute: "cpu", "cuda", "cuda:1", "auto" (a GPU where there is one), or a torch.device.
         threads: Python threads that share a large circuit's observables. Results do not depend on it.
 
     Raises:
@@ -77,6 +78,9 @@ class TwinExecutor:
     ) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"the twin engine computes in float32 or float64, not {dtype}.")
+        for what, flag in (("readout_error", readout_error), ("idle_noise", idle_noise)):
+            if not isinstance(flag, bool):
+                raise UsageError(f"{what} is True or False, not {flag!r}.")
         for what, value in (("shots", shots), ("threads", threads)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UsageError(f"{what} must be 1 or more, not {value!r}.", "Give a whole number.")
@@ -156,8 +160,8 @@ class TwinExecutor:
             UsageError: A wrong shape or a value that is not finite.
             QrunError: An observable or a circuit that this engine does not take, or too much memory.
         """
-        if not isinstance(inputs, torch.Tensor) or not isinstance(weights, torch.Tensor):
-            raise UsageError("expectations takes torch tensors.", "Use run for numpy arrays.")
+        for name, tensor in (("inputs", inputs), ("weights", weights)):
+            check_tensor(name, tensor)
         check_arrays(circuit, _numpy(inputs), _numpy(weights))
         if weights.ndim == 2 and self.forced == "heisenberg":
             raise UsageError(
@@ -297,7 +301,7 @@ class TwinExecutor:
 
     def _density(self, circuit: CompiledCircuit, batch: int, *, gradient: bool) -> Density:
         density = self._states(circuit)
-        what = f"{batch} density matrices of {len(circuit.physical_qubits)} qubits"
+        what = f"{batch} density matrices of {len(self._jobs.program(circuit).first)} qubits"
         check_memory(density.bytes_needed(batch, gradient=gradient), what, self.device)
         return density
 

@@ -13,18 +13,20 @@ from circuits.errors import UsageError
 
 
 def torch_device(device: str | torch.device) -> torch.device:
-    """The device of that name, if torch can compute there.
+    """The device of that name, if torch can compute there; "auto" is a GPU where there is one.
 
     Raises:
         UsageError: It cannot; with torch's reason.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
         if (torch.zeros(1, device=found) + 1).item() != 1:
             raise RuntimeError("it does not compute")
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0].rstrip(".")
-        raise UsageError(f"torch cannot compute on {device!r}: {reason}.", 'Take "cpu".') from None
+        raise UsageError(f"torch cannot compute on {device!r}: {reason}.", 'Take "cpu" or "auto".') from None
     return found
 
 

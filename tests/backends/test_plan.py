@@ -291,3 +291,10 @@ def test_a_chains_energy_on_thirty_qubits() -> None:
     (part,) = TwinExecutor(get_target("ideal")).expectations(circuit, (first,), torch.zeros(1, 0), w)[0]
     assert abs(part.item() - exact.real) < 1e-13
     assert torch.isfinite(value).all()
+
+
+def test_threads_are_fewer_where_each_holds_gigabytes() -> None:
+    for qubits, threads in ((8, 4), (12, 1)):
+        plans, _ = plans_for(program_of("fake_kyiv", qubits, 4, "reverse_linear"), [((1.0, ((0, 3),)),)] * 4)
+        assert evaluate.shared(plans, 4, 4) == threads
+    assert evaluate.shared(plans[:1], 4, 4) == 1

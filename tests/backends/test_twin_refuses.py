@@ -153,6 +153,9 @@ def test_wrong_options() -> None:
 
 def test_more_memory_than_there_is() -> None:
     circuit = compiled("ideal", 16, 1, "linear")
-    for path, says in (("heisenberg", "observables over 16 qubits for 64 samples"), ("density", "density matrices of 16 qubits")):
+    for path, says in (
+        ("heisenberg", "observables over 16 qubits for 64 samples"),
+        ("density", "density matrices of 16 qubits"),
+    ):
         with pytest.raises(QrunError, match=rf"{says} would take \d+\.\d GiB"):
             TwinExecutor(IDEAL, path=path).run([Request(circuit, single_z(16), *draw(circuit, 64, 1))])

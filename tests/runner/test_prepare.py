@@ -36,15 +36,13 @@ def test_the_training_batch_is_what_is_tried(options: dict[str, object], monkeyp
 
 
 @pytest.mark.parametrize(
-    ("cores", "options", "threads"),
-    [(1, {}, 1), (3, {}, 3), (64, {}, 4), (64, {"backend": "fake_kyiv", "qubits": 12}, 1)],
+    ("cores", "threads"),
+    [(1, 1), (3, 3), (64, 4)],
 )
-def test_cores_share_a_step(
-    cores: int, options: dict[str, object], threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At most four, and one where each would take gigabytes; `test_threads_do_not_change_a_bit` has the rest."""
+def test_cores_share_a_step(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most four; the engine takes fewer where each would take gigabytes (test_plan)."""
     ready = prepare(small(), Warn())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    engine = model_for(small(**options), get_target("fake_manila"), ready.circuit, "cpu").executor
+    engine = model_for(small(), get_target("fake_manila"), ready.circuit, "cpu").executor
     assert isinstance(engine, TwinExecutor)
     assert engine.threads == threads

@@ -36,6 +36,9 @@ _APART = 7
 _KEEP = 2**28
 """Bytes that a step may keep for its gradient; beyond, the walks are done again, one observable at a time."""
 
+_AT_ONCE = 2**30
+"""Bytes that threads may hold together; a single one takes what it needs."""
+
 _CHUNK = 2**24
 """Elements of the largest temporary in the contraction with the batch; larger batches go in parts."""
 
@@ -73,7 +76,8 @@ class Heisenberg:
         if not program.inputs_come_first:
             raise QrunError("the Heisenberg path takes inputs before the first entangling gate on their qubit.")
         device = torch.device(device)
-        self.width, self.dtype, self.threads = len(program.first), dtype, threads
+        self.width, self.dtype = len(program.first), dtype
+        self.threads = shared(plans, dtype.itemsize, threads)
         self.count = sum(len(end.rows) for plan in plans for end in plan.ends)
         self.pool = BufferPool() if pool is None else pool
         self.plans = tuple(plans)
@@ -118,11 +122,17 @@ def chunk(plans: Sequence[Plan]) -> int:
     return max(1, _CHUNK // max(len(end.rows) * 4 ** ((len(end.support) + 1) // 2) for p in plans for end in p.ends))
 
 
+def shared(plans: Sequence[Plan], itemsize: int, threads: int) -> int:
+    """How many of the threads may walk at once: each holds all vectors of an observable of its own."""
+    largest = max(plan.elements + 4 * plan.largest for plan in plans) * itemsize
+    return max(1, min(threads, len(plans), _AT_ONCE // largest))
+
+
 def bytes_needed(program: Program, plans: Sequence[Plan], batch: int, *, itemsize: int, threads: int) -> int:
     """Memory of a step with gradient: what walks keep at once, their buffers, and what belongs to samples."""
     kept = [(plan.elements + 4 * plan.largest) * itemsize for plan in plans]
     everything = sum(kept)
-    walks = everything if everything <= _KEEP else sum(sorted(kept)[-threads:])
+    walks = everything if everything <= _KEEP else sum(sorted(kept)[-shared(plans, itemsize, threads) :])
     width, steps = len(program.first), max(len(run.angles) for run in program.first)
     ends = [end for plan in plans for end in plan.ends]
     halves = sum(4 ** ((len(support) + 1) // 2) for support in {end.support for end in ends})
@@ -254,7 +264,7 @@ class _Call:
         plans = self.kernel.plans
         # The dearest first: buffers then fit all that follow, and threads end together.
         order = iter(sorted(range(len(plans)), key=lambda number: -plans[number].elements))
-        if self.kernel.threads == 1 or len(plans) == 1:
+        if self.kernel.threads == 1:
             for number in order:
                 one(number)
             return
