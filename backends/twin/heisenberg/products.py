@@ -28,8 +28,7 @@ class Products:
         result = factors.new_empty(factors.shape)
         for position in range(factors.shape[1] - 1, 0, -1):
             by_prefix = cotangent.reshape(rows, 4**position, 4)
-            # Sums of products: batched products of matrix and vector are several times slower.
-            torch.sum(self._prefixes[position - 1][:, :, None] * by_prefix, 1, out=result[:, position])
-            cotangent = (by_prefix * factors[:, position, None, :]).sum(2)
+            result[:, position, None] = torch.bmm(self._prefixes[position - 1][:, None, :], by_prefix)
+            cotangent = torch.bmm(by_prefix, factors[:, position, :, None])[..., 0]
         result[:, 0] = cotangent
         return result

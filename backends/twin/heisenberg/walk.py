@@ -103,7 +103,8 @@ class Cotangents:
         self.single = torch.zeros_like(matrices.stacked)
         self.fused = table.new_zeros(len(matrices.fused), 64, 64)
         self.table = torch.zeros_like(table)
-        self.of_single, self.of_fused = self.single.unbind(), self.fused.unbind()
+        self.of_single = self.single.unbind()
+        self.of_fused = self.fused.unbind() if matrices.fused else ()
 
     def add(self, other: Cotangents) -> None:
         """Add another walk's."""
