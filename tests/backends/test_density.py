@@ -321,7 +321,7 @@ def test_bytes_needed_covers_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     engine = density("fake_kyiv", circuit)
     z, w = (torch.tensor(x, requires_grad=True) for x in both(circuit, 40, 1, by_row=True))
     engine.values(sums(single_z(4)), z, w).sum().backward()
-    leased = max(buffer.numel() * 8 for buffer in engine.pool._idle)
+    leased = 8 * max(engine.pool.idle())
     needed = engine.bytes_needed(40, gradient=True)
     assert leased < needed
     assert engine.bytes_needed(40, gradient=False) < needed < engine.bytes_needed(80, gradient=True)

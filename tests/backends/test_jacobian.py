@@ -211,7 +211,7 @@ def test_bytes_needed_covers_what_is_kept() -> None:
     circuit, engine = compiled("fake_kyiv", 5, 2, "circular"), TwinExecutor(get_target("fake_kyiv"))
     with sweeps() as seen:
         engine.jacobian(circuit, some(5), *draw(circuit, 30, 1))
-    leased = sum(buffer.numel() * 8 for buffer in engine._pool._idle)
+    leased = 8 * sum(engine._pool.idle())
     assert 30 * 4**5 * 8 < leased < seen[0][0].bytes_needed(30) < 3 * leased
 
 
