@@ -21,9 +21,9 @@ from backends.twin.density.evaluate import Density
 from backends.twin.density.jacobian import jacobian
 from backends.twin.density.sampling import estimate
 from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, chunk
-from backends.twin.heisenberg.jacobian import Jacobian
+from backends.twin.heisenberg.jacobian import Jacobian, one_by_one
 from backends.twin.jobs import Job, Jobs, keep
-from backends.twin.memory import check_memory
+from backends.twin.memory import check_memory, fits
 from backends.twin.modes import plain_modes, torch_device
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
@@ -212,9 +212,13 @@ class TwinExecutor:
             # A sweep walks the observables back for one weight vector: it pays where samples share it.
             sweep = self._sweep(job, batch) if len(rows) == 1 or len(rows) * _SHARED <= batch else None
             if sweep is None:
-                density, where = self._density(circuit, batch, gradient=True), self._tensor(inputs)
-                values, by_inputs, by_weights = jacobian(density, job.sums, where, self._tensor(weights))
-                return _numpy(values), _numpy(by_inputs), _numpy(by_weights)
+                z, theta = self._tensor(inputs), self._tensor(weights)
+                needed = self._states(circuit).bytes_needed(batch, gradient=True)
+                if self._walks(job) and not fits(needed, self.device):
+                    found = one_by_one(self._heisenberg(job, 1), z, theta)
+                else:
+                    found = jacobian(self._density(circuit, batch, gradient=True), job.sums, z, theta)
+                return _numpy(found[0]), _numpy(found[1]), _numpy(found[2])
             m = len(job.sums)
             result = np.empty((batch, m)), np.empty((batch, m, ni)), np.empty((batch, m, nw))
             for number, row in enumerate(rows):
@@ -238,15 +242,18 @@ class TwinExecutor:
 
     def _sweep(self, job: Job, batch: int) -> Jacobian | None:
         """All derivatives from one sweep, where the circuit allows it and it takes no more memory than it should."""
-        if not job.program.inputs_come_first or self.forced == "density":
+        if not self._walks(job):
             return None
         if job.jacobian is None:
             job.jacobian = Jacobian(self._kernel(job), job.program, job.sums)
         needed = job.jacobian.bytes_needed(batch)
         if needed > _SWEEP and needed > self._states(job.circuit).bytes_needed(batch, gradient=True):
             return None
-        check_memory(needed, f"the derivatives of {len(job.sums)} observables in {batch} samples", self.device)
-        return job.jacobian
+        return job.jacobian if fits(needed, self.device) else None
+
+    def _walks(self, job: Job) -> bool:
+        """Whether the observables may be walked back."""
+        return job.program.inputs_come_first and self.forced != "density"
 
     def _run_one(self, request: Request, entropy: list[int] | None) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
         circuit = request.circuit

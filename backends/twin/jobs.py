@@ -21,7 +21,7 @@ from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
-_CIRCUITS, _JOBS = 64, 256
+_CIRCUITS, _JOBS = 64, 64
 """How many programs, and programs with observables, are kept."""
 
 
@@ -93,6 +93,7 @@ class Jobs:
         key = (id(circuit), id(observables))
         known = self._same.get(key)
         if known is not None:
+            self._same.move_to_end(key)
             return known[1]
         if isinstance(observables, SparsePauliOp) or not all(isinstance(o, SparsePauliOp) for o in observables):
             raise UsageError("observables are a tuple of SparsePauliOp.", "For a single one, give a tuple of it.")
@@ -104,6 +105,8 @@ class Jobs:
             program = self.program(circuit)
             job = Job(circuit, sums, program, *plans_for(program, sums), self._forced)
             keep(self._alike, (id(circuit), sums), job, _JOBS)
+        else:
+            self._alike.move_to_end((id(circuit), sums))
         if isinstance(observables, tuple):
             keep(self._same, key, (observables, job), _JOBS)
         return job
@@ -119,7 +122,7 @@ class Jobs:
 
 
 def keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
-    """Add to a cache that holds so many; the oldest goes first."""
+    """Add to a cache that holds so many; what was longest unused goes first."""
     cache[key] = value
     if len(cache) > most:
         cache.popitem(last=False)

@@ -33,6 +33,11 @@ def _read(path: Path) -> int | None:
         return None
 
 
+def fits(needed: int, device: torch.device) -> bool:
+    """Whether so many bytes may be asked for."""
+    return needed <= _SHARE * available(device)
+
+
 def check_memory(needed: int, what: str, device: torch.device) -> None:
     """Refuse what does not fit.
 
@@ -45,7 +50,7 @@ def check_memory(needed: int, what: str, device: torch.device) -> None:
         QrunError: With the figure, and the machine's.
     """
     there = available(device)
-    if needed > _SHARE * there:
+    if not fits(needed, device):
         raise QrunError(
             f"{what} would take {needed / 2**30:.1f} GiB, and there are {there / 2**30:.1f} GiB.",
             "Take fewer qubits (memory grows 16-fold with two more) or fewer samples at once, or sample on Aer.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -30,6 +31,33 @@ def torch_device(device: str | torch.device) -> torch.device:
     return found
 
 
+class _OneThread:
+    """Torch with one thread of its own. Entered by several of Python's threads, the last one out puts back what was.
+
+    Torch keeps the number by thread, and gives a new thread the one that was set last anywhere: a thread that first
+    calls torch while another is inside starts, and stays, with one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._before = max(self._before if self._inside else 1, torch.get_num_threads())
+            self._inside += 1
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            torch.set_num_threads(self._before)
+
+
+_ONE_THREAD = _OneThread()
+
+
 def plain_modes(device: torch.device) -> AbstractContextManager[object]:
     """Outside of inference mode and autocast, and with one of torch's own threads on a CPU.
 
@@ -43,8 +71,7 @@ def plain_modes(device: torch.device) -> AbstractContextManager[object]:
         return nullcontext()
     stack = ExitStack()
     if threads > 1:
-        torch.set_num_threads(1)
-        stack.callback(torch.set_num_threads, threads)
+        stack.enter_context(_ONE_THREAD)
     if inference:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())  # Leaving inference mode switches gradients on.

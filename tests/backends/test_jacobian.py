@@ -17,6 +17,7 @@ from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
 from backends.catalog import get_target
 from backends.observables import single_z
+from backends.twin.density.evaluate import Density
 from backends.twin.executor import TwinExecutor
 from backends.twin.heisenberg import jacobian
 from backends.twin.heisenberg.jacobian import Jacobian
@@ -28,6 +29,7 @@ from circuits.qgan import ENTANGLEMENTS
 from circuits.types import CompiledCircuit
 from tests.backends.isa import paulis, transpiled
 from tests.backends.reference import Evolution, compiled, draw, scattered
+from tests.backends.test_plan import bricks, chain_energy
 from tests.backends.test_twin_exact import DEVICES, mixed_paulis, observables
 
 Arrays = tuple[np.ndarray, ...]
@@ -196,15 +198,49 @@ def test_single_precision() -> None:
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By each way for itself, also where the other one has made its matrices."""
+    """Also where an earlier call has made the matrices; each way for itself."""
     circuit, engine = compiled("fake_lima", 2, 1, "linear"), TwinExecutor(get_target("fake_lima"))
+    dense = TwinExecutor(get_target("fake_lima"), path="density")
     (z, w), wanted = draw(circuit, 2, 1), single_z(2)
-    engine.jacobian(circuit, wanted, z, w)
+    for each in (engine, dense):
+        each.jacobian(circuit, wanted, z, w)
     monkeypatch.setattr("backends.twin.memory.available", lambda device: 1000)
-    with pytest.raises(QrunError, match="derivatives of 2 observables in 2 samples would take"):
+    with pytest.raises(QrunError, match="2 observables over 2 qubits for 1 samples would take"):
         engine.jacobian(circuit, wanted, z, w)
     with pytest.raises(QrunError, match="2 observables over 2 qubits for 2 samples would take"):
-        engine.expectations(circuit, wanted, torch.tensor(z), torch.tensor(w))
+        TwinExecutor(get_target("fake_lima"), path="heisenberg").expectations(
+            circuit, wanted, torch.tensor(z), torch.tensor(w)
+        )
+    with pytest.raises(QrunError, match="2 density matrices of 2 qubits would take"):
+        dense.jacobian(circuit, wanted, z, w)
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_one_value_at_a_time_where_nothing_else_fits(by_row: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, target = compiled("fake_lima", 3, 1, "linear"), get_target("fake_lima")
+    z, w = draw(circuit, 4, 1)
+    rows = np.random.default_rng(2).normal(size=(4, len(w))) if by_row else w
+    expected = TwinExecutor(target, path="density").jacobian(circuit, some(3), z, rows)
+    engine = TwinExecutor(target)
+    monkeypatch.setattr(Jacobian, "bytes_needed", lambda self, batch: 2**60)
+    monkeypatch.setattr(Density, "bytes_needed", lambda self, batch, *, gradient: 2**60)
+    assert far(engine.jacobian(circuit, some(3), z, rows), expected) < 1e-12
+    empty = engine.jacobian(circuit, some(3), z[:0], w)
+    assert [part.shape for part in empty] == [(0, *part.shape[1:]) for part in expected]
+
+
+def test_a_wide_chains_energy_has_derivatives() -> None:
+    """Seventy qubits, two at a time: neither a sweep nor a density matrix fits any machine."""
+    circuit, engine = bricks(70), TwinExecutor(get_target("ideal"))
+    w = np.linspace(0.1, 2.0, 70)
+    values, by_inputs, by_weights = engine.jacobian(circuit, (chain_energy(70),), np.zeros((1, 0)), w)
+    theta = torch.tensor(w, requires_grad=True)
+    value = engine.expectations(circuit, (chain_energy(70),), torch.zeros(1, 0), theta)
+    value.sum().backward()
+    assert abs(values[0, 0] - value.item()) < 1e-12
+    assert by_inputs.shape == (1, 1, 0)
+    assert np.abs(by_weights[0, 0] - theta.grad.numpy()).max() < 1e-12
+    assert np.abs(by_weights).max() > 0.1
 
 
 def test_bytes_needed_covers_what_is_kept() -> None:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from backends.twin.executor import TwinExecutor
 from backends.twin.heisenberg import evaluate, plan, walk
 from backends.twin.heisenberg.evaluate import plans_for
 from backends.twin.heisenberg.plan import Apply, Join, Plan, make_plan
+from backends.twin.modes import plain_modes
 from backends.twin.program import Program, build_program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
@@ -298,3 +300,28 @@ def test_threads_are_fewer_where_each_holds_gigabytes() -> None:
         plans, _ = plans_for(program_of("fake_kyiv", qubits, 4, "reverse_linear"), [((1.0, ((0, 3),)),)] * 4)
         assert evaluate.shared(plans, 4, 4) == threads
     assert evaluate.shared(plans[:1], 4, 4) == 1
+
+
+def test_several_threads_that_leave_torchs_own_alone() -> None:
+    """The last one out puts back what was there, in each of them."""
+    before, both, seen = torch.get_num_threads(), threading.Barrier(2, timeout=30), []
+
+    def work() -> None:
+        torch.set_num_threads(2)
+        torch.get_num_threads()  # A thread takes its number at its first question.
+        both.wait()
+        with plain_modes(torch.device("cpu")):
+            both.wait()
+            seen.append(torch.get_num_threads())
+            both.wait()
+        seen.append(torch.get_num_threads())
+
+    try:
+        others = [threading.Thread(target=work) for _ in range(2)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(seen) == [1, 1, 2, 2]

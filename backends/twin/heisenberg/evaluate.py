@@ -83,6 +83,7 @@ class Heisenberg:
         self.plans = tuple(plans)
         self.in_order = tuple(range(self.count))
         own = tuple(owners or self.in_order)
+        self.observable_count = max(own, default=-1) + 1
         self.owners = None if own == self.in_order else torch.tensor(own, dtype=torch.long, device=device)
         fused: dict[Fused, int] = {}
         like = torch.empty(0, dtype=dtype, device=device)
@@ -193,7 +194,7 @@ class _Call:
         self._each(one)
         values = torch.stack([column for column in columns if column is not None], 1)
         if kernel.owners is not None:
-            sums = values.new_zeros(len(values), int(kernel.owners[-1]) + 1)
+            sums = values.new_zeros(len(values), kernel.observable_count)
             values = sums.index_add_(1, kernel.owners, values)
         self._values: Tensor | None = values
 

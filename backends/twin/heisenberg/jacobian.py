@@ -320,3 +320,26 @@ def _contract(vectors: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         if part.shape[1]
     ]
     return (by_left * left).sum(2), torch.cat([factors.new_zeros(rows, samples, 0, 4), *slopes], 2)
+
+
+@torch.enable_grad()
+def one_by_one(kernel: Heisenberg, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(batch, n_inputs), (n_weights,) or (batch, n_weights) -> values and derivatives as `Jacobian` has them.
+
+    One backward pass for every value: slow, and in no need of more memory than a step. It is for wide circuits whose
+    light cones are small, where neither a sweep nor density matrices fit.
+    """
+    batch, results = len(inputs), []
+    rows = weights.detach().expand(batch, weights.shape[-1])
+    for row in range(batch):
+        z, theta = inputs[row : row + 1].detach().clone().requires_grad_(), rows[row].clone().requires_grad_()
+        values = kernel.values(z, theta)[0]
+        slopes = [torch.autograd.grad(value, (z, theta), retain_graph=True) for value in values]
+        results.append((values.detach(), *(torch.stack(column) for column in zip(*slopes, strict=True))))
+    m = kernel.observable_count
+    shapes = (m,), (m, inputs.shape[1]), (m, weights.shape[-1])
+    found = [
+        torch.stack([result[part].view(shape) for result in results]) if results else inputs.new_zeros(0, *shape)
+        for part, shape in enumerate(shapes)
+    ]
+    return found[0], found[1], found[2]
