@@ -63,7 +63,7 @@ def plain_modes(device: torch.device) -> AbstractContextManager[object]:
 
     What is made in inference mode can never be differentiated, and the engine keeps buffers and constants for later
     calls; autocast would compute in another precision than was asked for. Torch's threads split every small product,
-    and wait for each other after each: with one core busy elsewhere, a step was seen to take two hundred times longer.
+    and wait for each other after each: with one core busy elsewhere a step takes many times longer.
     """
     inference, autocast = torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device.type)
     threads = torch.get_num_threads() if device.type == "cpu" else 1

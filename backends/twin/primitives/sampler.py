@@ -44,7 +44,6 @@ class TwinSampler(BaseSamplerV2):
         idle_noise: Whether qubits relax while they wait.
         dtype: "float64" or "float32", of the distribution.
         device: Where torch computes: "cpu", "cuda" ...
-        threads: Of the engine.
         default_shots: Shots of a PUB that names none.
         seed: A number, or a numpy Generator. Every run draws afresh: the n-th runs of two samplers with one seed give
             the same bits.
@@ -61,7 +60,6 @@ class TwinSampler(BaseSamplerV2):
         idle_noise: bool = False,
         dtype: str | torch.dtype = "float64",
         device: str = "cpu",
-        threads: int = 1,
         default_shots: int = 1024,
         seed: int | np.random.Generator | None = None,
     ) -> None:
@@ -72,7 +70,6 @@ class TwinSampler(BaseSamplerV2):
             idle_noise=as_flag("idle_noise", idle_noise),
             dtype=as_dtype(dtype),
             device=device,
-            threads=threads,
         )
         self._preparer = Preparer(self.target)
         self._readout_error = bool(readout_error)
