@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from runner.commands.base import JsonOption, RunArgument, complete_backend, complete_experiment, guarded, print_json
 
 app = typer.Typer(
     name="qrun",
@@ -30,78 +25,6 @@ backends_app = typer.Typer(help="Devices, and the noisy twins of devices.", no_a
 runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no_args_is_help=True)
 app.add_typer(backends_app, name="backends")
 app.add_typer(runs_app, name="runs")
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
-
-
-def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors that a user can mend into one line on stderr and an exit code; an interrupt into 130."""
-
-    @wraps(command)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        from circuits.errors import QrunError
-        from contracts.errors import LedgerError
-
-        try:
-            value = command(*args, **kwargs)
-            sys.stdout.flush()
-            return value
-        except (QrunError, LedgerError) as error:
-            _fail(" ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
-        except KeyboardInterrupt as interrupt:
-            _fail(str(interrupt) or "interrupted.", 130)
-        except OSError as error:
-            # Trouble with the files of a run was told by its own line; what is left is our output's.
-            _silence()
-            if isinstance(error, BrokenPipeError):
-                raise typer.Exit(1) from None
-            _fail(f"cannot write the output: {error.strerror or type(error).__name__}.", 1)
-        except (typer.Exit, typer.Abort):
-            raise
-        except Exception as error:
-            if os.environ.get("QRUN_DEBUG"):
-                raise
-            _fail(
-                f"internal error, a bug in qrun: {type(error).__name__}. "
-                "Set QRUN_DEBUG=1 for the traceback, and please report it. "
-                + " ".join(getattr(error, "__notes__", ())),
-                1,
-            )
-
-    return inner
-
-
-def _silence() -> None:
-    """Nobody reads our output any more: what is left to print goes nowhere."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    typer.secho(f"qrun: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
-    raise typer.Exit(code)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def _complete_experiment(incomplete: str) -> list[str]:
-    from experiments.base import names
-
-    return [n for n in [*names(), "list"] if n.startswith(incomplete)]
-
-
-def _complete_backend(incomplete: str) -> list[str]:
-    from backends.catalog import target_names
-
-    return [n for n in target_names() if n.startswith(incomplete)]
-
-
-def _complete_run(incomplete: str) -> list[str]:
-    from runner.store import RunIndex
-
-    return [r.run for r in RunIndex().list() if r.run.startswith(incomplete)]
 
 
 def _version(value: bool) -> None:
@@ -125,13 +48,13 @@ def _main(
 @guarded
 def experiment(
     name: Annotated[
-        str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=_complete_experiment)
+        str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=complete_experiment)
     ],
     backend: Annotated[
         str | None,
         typer.Option(
             help="ideal, a device (see `qrun backends list`), or a snapshot FILE.json. \\[default: fake_kyiv]",
-            autocompletion=_complete_backend,
+            autocompletion=complete_backend,
         ),
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
@@ -217,7 +140,7 @@ def experiment(
     with Terminal(tables=not as_json) as terminal:
         outcome = start(checked, places, out=out, reporter=terminal)
     if as_json:
-        _print_json(outcome.result)
+        print_json(outcome.result)
     else:
         show_result(outcome.result, outcome.path)
 
@@ -234,7 +157,7 @@ def _list_experiments(as_json: bool) -> None:
             # One broken package must not hide the others' experiments.
             found.append({"name": known, "summary": f"cannot be loaded: {error.message}"})
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         from runner.view import show_table
 
@@ -250,7 +173,7 @@ def backends_list(as_json: JsonOption = False) -> None:
 
     targets = list_targets()
     if as_json:
-        _print_json([t.to_dict() for t in targets])
+        print_json([t.to_dict() for t in targets])
     else:
         show_targets(targets)
 
@@ -258,7 +181,7 @@ def backends_list(as_json: JsonOption = False) -> None:
 @backends_app.command("show")
 @guarded
 def backends_show(
-    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=_complete_backend)],
+    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=complete_backend)],
     as_json: JsonOption = False,
 ) -> None:
     """One backend: qubits, native gates, calibration date, median errors."""
@@ -267,7 +190,7 @@ def backends_show(
 
     target = show(name)
     if as_json:
-        _print_json(target.to_dict())
+        print_json(target.to_dict())
     else:
         show_target(target)
 
@@ -275,7 +198,7 @@ def backends_show(
 @backends_app.command("save")
 @guarded
 def backends_save(
-    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=_complete_backend)],
+    name: Annotated[str, typer.Argument(help="Name of a backend.", autocompletion=complete_backend)],
     file: Annotated[Path, typer.Argument(help="Snapshot file to write; ends in .json.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: JsonOption = False,
@@ -286,12 +209,9 @@ def backends_save(
     saved = save_target(name, file, overwrite=force)
     told = {"name": saved.name, "file": str(file), "calibration_date": saved.calibration_date, "sha256": saved.sha256}
     if as_json:
-        _print_json(told)
+        print_json(told)
     else:
         typer.echo(f"saved {saved.name}, calibrated {saved.calibration_date}, to {file} (SHA-256 {saved.sha256})")
-
-
-RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=_complete_run)]
 
 
 @runs_app.command("list")
@@ -303,7 +223,7 @@ def runs_list(as_json: JsonOption = False) -> None:
 
     runs = describe_runs()
     if as_json:
-        _print_json(runs)
+        print_json(runs)
     else:
         show_runs(runs)
 
@@ -323,13 +243,13 @@ def runs_show(
     if on_chain:
         record = read_chain(run, chain)
         if as_json:
-            _print_json(record)
+            print_json(record)
         else:
             show_chain(record)
         return
     found = describe_run(run)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         show_run(found)
 
@@ -351,7 +271,7 @@ def runs_resume(
     with Terminal(tables=not as_json) as terminal:
         outcome = go_on(run, places=Places(data, chain, ipfs), reporter=terminal)
     if as_json:
-        _print_json(outcome.result)
+        print_json(outcome.result)
     else:
         show_result(outcome.result, outcome.path)
 
@@ -387,7 +307,7 @@ def doctor(
 
     checks = examine(chain=chain, ipfs=ipfs, data=data)
     if as_json:
-        _print_json([c.to_dict() for c in checks])
+        print_json([c.to_dict() for c in checks])
     else:
         show_checks(checks)
     if any(c.state == "broken" for c in checks):

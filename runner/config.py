@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from circuits.errors import UsageError
 from experiments.settings import DataSettings, ModelSettings, Settings
+from runner.settings import FederationSettings, GradeSettings
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -48,6 +49,8 @@ class RunConfig(Settings):
     seed: int = Field(0, ge=0, le=2**63 - 1)
     data: DataSettings = Field(default_factory=DataSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    federation: FederationSettings = Field(default_factory=FederationSettings)
+    grades: GradeSettings = Field(default_factory=GradeSettings)
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:
@@ -71,7 +74,12 @@ class RunConfig(Settings):
         return hashlib.sha256(self.canonical()).digest()
 
 
-TABLES: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+TABLES: dict[str, type[Settings]] = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "federation": FederationSettings,
+    "grades": GradeSettings,
+}
 
 
 def _unknown(where: tuple[str, ...]) -> str:

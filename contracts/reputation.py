@@ -1,0 +1,195 @@
+"""How grades become reputation: FederatedRounds.sol's settlement, as a pure function of plain integers.
+
+The contract and this function are two writings of one rule; a state machine in the tests plays both. Whoever verifies
+a task recomputes every reputation with it, and the attack table is played on it.
+
+With g_ij the grade that i gave j, w_i the reputation of i before (1 for all in a task's first settlement), and all
+medians lower ones (the smallest value at or below which lies half of the weight):
+
+    score_j = weighted median over i of g_ij
+    asym_i  = weighted median over j of |g_ij - g_ji|, over the peers that revealed
+    M0      = median of the scores;   strong: M0 >= strong_early in the first settlements, strong_late after them
+    v_i     = score_i, but 0 where i did not submit or did not reveal, and in a strong settlement where
+              asym_i > asymmetry
+    R_i     = 100 v_i the first time, then (keep R_i + (100 - keep) 100 v_i) / 100, rounded down;
+              in a weak settlement only where i is absent, did not reveal, or scored 0
+    M       = median of R over the active nodes that were scored once
+
+Below warn % of M, or with a score of 0 (a hard fault), a node is flagged; below low_early % (low_late % after the first
+settlements) it is low. `low_in_a_row` strong settlements low, or `hard_in_a_row` scores of 0 in a row, exclude it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+FULL = 10_000
+"""The highest reputation: hundredths of a grade."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a task settles by. Percentages are of the median reputation, `strong_*` and `asymmetry` are grades.
+
+    `submit_seconds`, `commit_seconds` and `reveal_seconds` are the lengths of a round's phases, which end earlier where
+    everybody is done; `setup_seconds` is how long a task may wait for its first round, and how long after a round's
+    last deadline nobody needs to have settled it, before it may be abandoned.
+    """
+
+    submit_seconds: int = 30 * 86_400
+    commit_seconds: int = 7 * 86_400
+    reveal_seconds: int = 7 * 86_400
+    setup_seconds: int = 30 * 86_400
+    warn: int = 50
+    low_early: int = 25
+    low_late: int = 15
+    early: int = 3
+    strong_early: int = 35
+    strong_late: int = 70
+    asymmetry: int = 35
+    keep: int = 70
+    low_in_a_row: int = 2
+    hard_in_a_row: int = 3
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the contract keeps of a node.
+
+    Attributes:
+        reputation: 0..10000, hundredths of a grade.
+        low: Strong settlements in a row in which it was low.
+        hard: Scores of 0 in a row.
+        scored: Whether it was ever scored; until then it has no reputation and weighs nothing.
+        excluded: For good.
+        credits: Sum of its reputation over the rounds that earn it a share of the reward.
+    """
+
+    reputation: int = 0
+    low: int = 0
+    hard: int = 0
+    scored: bool = False
+    excluded: bool = False
+    credits: int = 0
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a settlement says, by node.
+
+    Attributes:
+        scores: Median grade; None where there is none (absent, or nobody graded it).
+        asymmetry: None where it did not reveal, or has no peer that did.
+        strong: Whether the grades agree enough to act on.
+        standings: After it.
+        low: Who is low now; weighs nothing in the next aggregate.
+        flagged: Who is warned.
+        excluded: Who was excluded by this settlement.
+    """
+
+    scores: tuple[int | None, ...]
+    asymmetry: tuple[int | None, ...]
+    strong: bool
+    standings: tuple[Standing, ...]
+    low: frozenset[int]
+    flagged: frozenset[int]
+    excluded: frozenset[int]
+
+    def weights(self) -> dict[int, int]:
+        """What each node's model weighs in the next aggregate: its reputation, 0 if low or excluded."""
+        return {i: 0 if i in self.low or s.excluded else s.reputation for i, s in enumerate(self.standings) if s.scored}
+
+
+def lower_median(pairs: Iterable[tuple[int, int]]) -> int | None:
+    """The smallest value at or below which lies half of the weight or more, from (value, weight); None of nothing.
+
+    Where nothing has weight, all weigh the same.
+    """
+    known = sorted(pairs)
+    if not known:
+        return None
+    if not any(w for _, w in known):
+        known = [(value, 1) for value, _ in known]
+    total, below = sum(w for _, w in known), 0
+    for value, weight in known:
+        below += weight
+        if 2 * below >= total:
+            return value
+    raise AssertionError("a weighted list has a median")
+
+
+def settle(
+    rules: Rules,
+    number: int,
+    standings: Sequence[Standing],
+    *,
+    active: Collection[int],
+    submitted: Collection[int],
+    grades: Mapping[int, Mapping[int, int]],
+) -> Settlement:
+    """Settle one round.
+
+    Args:
+        rules: The task's.
+        number: Which settlement of the task it is, from 1.
+        standings: Of all nodes, before.
+        active: Who could take part in the round.
+        submitted: Who of them published a model.
+        grades: Grader -> graded -> 0..100, of those who submitted and revealed; each grades all others who submitted.
+    """
+    n = len(standings)
+    early = number <= rules.early
+    weight = [1 if number == 1 else s.reputation for s in standings]
+    scores: list[int | None] = [None] * n
+    asymmetry: list[int | None] = [None] * n
+    for j in submitted:
+        scores[j] = lower_median((row[j], weight[i]) for i, row in grades.items() if i != j)
+        if len(active) == 1:
+            scores[j] = 100  # a lone node has nobody to grade it
+    for i, row in grades.items():
+        asymmetry[i] = lower_median((abs(row[j] - grades[j][i]), weight[j]) for j in grades if j != i)
+    m0 = lower_median((s, 1) for s in scores if s is not None)
+    strong = m0 is not None and m0 >= (rules.strong_early if early else rules.strong_late)
+
+    after = list(standings)
+    for i in sorted(active):
+        old, score = standings[i], scores[i]
+        missed = i not in submitted or i not in grades
+        value = 0 if missed else score
+        skewed = asymmetry[i]
+        if strong and skewed is not None and skewed > rules.asymmetry:
+            value = 0
+        hard = score == 0
+        reputation, scored = old.reputation, old.scored
+        if value is not None and not scored:
+            if i in submitted:
+                reputation, scored = 100 * value, True
+        elif value is not None and (strong or missed or hard):
+            reputation = (rules.keep * reputation + (100 - rules.keep) * 100 * value) // 100
+        in_a_row = old.hard if score is None else (min(old.hard + 1, 255) if hard else 0)
+        after[i] = replace(old, reputation=reputation, scored=scored, hard=in_a_row)
+
+    middle = lower_median((after[i].reputation, 1) for i in active if after[i].scored) or 0
+    low, flagged, excluded = set(), set(), set()
+    for i in sorted(active):
+        now = after[i]
+        if not now.scored:
+            continue
+        hard = scores[i] == 0
+        is_low = 100 * now.reputation < (rules.low_early if early else rules.low_late) * middle
+        if is_low:
+            low.add(i)
+        if hard or 100 * now.reputation < rules.warn * middle:
+            flagged.add(i)
+        streak = now.low if not strong else (min(now.low + 1, 255) if is_low else 0)
+        now = replace(now, low=streak)
+        if streak >= rules.low_in_a_row or now.hard >= rules.hard_in_a_row:
+            excluded.add(i)
+            now = replace(now, reputation=0, excluded=True, credits=0)
+        elif i in grades and i not in flagged:
+            now = replace(now, credits=now.credits + now.reputation)
+        after[i] = now
+    return Settlement(
+        tuple(scores), tuple(asymmetry), strong, tuple(after), frozenset(low), frozenset(flagged), frozenset(excluded)
+    )

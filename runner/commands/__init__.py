@@ -1,0 +1,1 @@
+"""The commands of `qrun`, a file a group; runner/cli.py puts them together."""

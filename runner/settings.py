@@ -1,0 +1,68 @@
+"""What a user may set about the federation: how models are joined, graded and settled. Every threshold stands here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from contracts.reputation import Rules
+from experiments.settings import NonNegative, Positive, Settings
+
+Grade = Annotated[int, Field(ge=0, le=100)]
+Seconds = Annotated[int, Field(ge=1, le=2**31)]
+AGGREGATIONS = ("reputation", "mean", "median", "trimmed-mean", "krum")
+
+
+class GradeSettings(Settings):
+    """How a peer grades another, off the chain (runner/grades.py has the formulas)."""
+
+    memory: float = Field(0.7, ge=0, lt=1, description="What a movement keeps of the rounds before.")
+    records: int = Field(128, ge=1, le=65_536, description="Benign validation records that models are tried on.")
+    discriminator_range: tuple[Positive, Positive] = Field(
+        (0.35, 3.0), description="Movement of the discriminator over the median; a hard fault outside."
+    )
+    generator_range: tuple[Positive, Positive] = Field((0.15, 6.0), description="The same of the generator.")
+    stale: NonNegative = Field(0.35, description="A change since the last model below this share of the median: stale.")
+    copy_distance: NonNegative = Field(0.1, description="Closer to another's last model than this share: a copy.")
+    harm_loss: NonNegative = Field(0.15, description="Harm: benign loss this much above the peers' median ...")
+    harm_ratio: NonNegative = Field(1.3, description="... together with a movement this many times the median.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> GradeSettings:
+        for name in ("discriminator_range", "generator_range"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first of the two is the smaller")
+        return self
+
+
+class FederationSettings(Settings):
+    """How peers' models are joined, signed, and how the contract settles (contracts/reputation.py has the rule)."""
+
+    aggregation: Literal["reputation", "mean", "median", "trimmed-mean", "krum"] = Field(
+        "reputation", description="How a node joins the peers' models; all but the first ignore the reputation."
+    )
+    hostile_share: float = Field(
+        0.3, ge=0, lt=0.5, description="Share of hostile nodes that trimmed-mean and krum are set for."
+    )
+    signatures: Literal["secp256k1", "ml-dsa-65"] = Field("secp256k1", description="How nodes sign their models.")
+    submit_seconds: Seconds = Field(30 * 86_400, description="From a round's opening to the last submission.")
+    commit_seconds: Seconds = Field(7 * 86_400, description="From then to the last commitment to grades.")
+    reveal_seconds: Seconds = Field(7 * 86_400, description="From then to the last revealed grades.")
+    setup_seconds: Seconds = Field(30 * 86_400, description="For registration and map; then the task may be abandoned.")
+    warn: Grade = Field(50, description="Percent of the median reputation below which a node is flagged.")
+    low_early: Grade = Field(25, description="Percent below which it is low, in the first settlements.")
+    low_late: Grade = Field(15, description="The same after them.")
+    early: int = Field(3, ge=0, le=255, description="How many settlements are the first ones.")
+    strong_early: Grade = Field(35, description="Median score that a settlement needs to act, in the first ones.")
+    strong_late: Grade = Field(70, description="The same after them.")
+    asymmetry: Grade = Field(35, description="Typical difference of grades given and received that is too much.")
+    keep: Grade = Field(70, description="Percent of a reputation that a settlement keeps.")
+    low_in_a_row: int = Field(2, ge=1, le=255, description="Strong settlements low in a row that exclude.")
+    hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
+
+    def rules(self) -> Rules:
+        """As the contract takes them."""
+        names = Rules.__dataclass_fields__
+        return Rules(**{name: getattr(self, name) for name in names})
