@@ -223,10 +223,15 @@ class Chain:
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
-    def send(self, account: LocalAccount, call: Any) -> Receipt:
+    def send(self, account: LocalAccount, call: Any, *, value: int = 0) -> Receipt:
         """Sign a contract call (or deployment) with `account`, send it, and wait until it is mined.
 
         It is tried out first, so that what the contract would refuse is not sent and costs nothing.
+
+        Args:
+            account: Who signs and pays.
+            call: A function or constructor with its arguments.
+            value: Wei that go with it.
 
         Raises:
             ContractRevert: the contract refused.
@@ -238,8 +243,9 @@ class Chain:
         abi = getattr(call, "contract_abi", None) or call.abi
         with translated(self.where, abi):
             # Given gas and fees, web3 fills in nothing of its own and asks the node for nothing.
-            built = call.build_transaction({"from": account.address, "gas": 1, "gasPrice": 0, "chainId": self.chain_id})
-        message = {key: built[key] for key in ("to", "data") if built.get(key)}
+            fixed = {"from": account.address, "value": value, "gas": 1, "gasPrice": 0, "chainId": self.chain_id}
+            built = call.build_transaction(fixed)
+        message = {key: built[key] for key in ("to", "data", "value") if built.get(key)}
         with translated(self.where, abi):
             if self.kind == "embedded":
                 self.w3.eth.call({**message, "from": account.address})
@@ -247,7 +253,7 @@ class Chain:
             else:
                 # A margin, for others may move the contract's state before this is mined.
                 gas = int(self.w3.eth.estimate_gas({**message, "from": account.address}) * 1.25) + 60_000
-        return self._transact(account, {**message, "gas": gas, "value": 0}, abi)
+        return self._transact(account, {"value": 0, **message, "gas": gas}, abi)
 
     def wait_for_pending(self, address: str) -> None:
         """Wait until everything that an account sent is mined: what a killed process sent may be under way."""
