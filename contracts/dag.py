@@ -32,9 +32,20 @@ def read_file(root: Cid, fetch: Callable[[Cid], bytes], *, max_bytes: int) -> by
     Raises:
         ContentError: a block does not hash to its CID, is no UnixFS file, or the file is larger than `max_bytes`.
     """
+    return b"".join(data for _, _, data in _walk(root, fetch, max_bytes))
+
+
+def file_blocks(root: Cid, fetch: Callable[[Cid], bytes], *, max_bytes: int) -> Iterator[tuple[Cid, bytes]]:
+    """The blocks of the file under `root`, each parent before its children, in the file's order; as `read_file`."""
+    for cid, block, _ in _walk(root, fetch, max_bytes):
+        yield cid, block
+
+
+def _walk(root: Cid, fetch: Callable[[Cid], bytes], max_bytes: int) -> Iterator[tuple[Cid, bytes, bytes]]:
+    """CID, block, and the file's bytes in that block."""
     blocks_left = max_bytes // 1024 + 1024
     bytes_left = 2 * max_bytes + 2 * MAX_BLOCK
-    out = bytearray()
+    size = 0
     stack = [(root, 0)]
     while stack:
         cid, depth = stack.pop()
@@ -48,11 +59,11 @@ def read_file(root: Cid, fetch: Callable[[Cid], bytes], *, max_bytes: int) -> by
         if not cid.matches(block):
             raise ContentError(f"block {cid} is damaged: what came does not hash to it.")
         node = _Node((), block) if cid.codec == RAW else _parse(cid, block)
-        out += node.data
-        if len(out) > max_bytes:
+        size += len(node.data)
+        if size > max_bytes:
             raise ContentError(f"{root} is larger than the {max_bytes} bytes that are taken.")
+        yield cid, block, node.data
         stack.extend((child, depth + 1) for child in reversed(node.links))
-    return bytes(out)
 
 
 def _parse(cid: Cid, block: bytes) -> _Node:
