@@ -3,21 +3,129 @@ pragma solidity 0.8.37;
 
 /// @title  FederatedRounds
 /// @notice What the peers of one federated task agree on: who takes part, the feature map, and for every round the
-///         models (by content identifier), the grades that peers gave each other, and the reputation that follows.
-/// @dev    There is no owner and no aggregator. Nodes are numbered by their place in the allow-list. Rounds count from
-///         1 and open in order. Every state change emits an event: the log alone tells the whole task.
+///         models (by content identifier), the grades that peers gave each other, the reputation that follows, who is
+///         warned or excluded, and who earned what.
+/// @dev    There is no owner and no aggregator. Rounds count from 1 and open in order; each goes through the phases of
+///         `Phase`. Every state change emits an event, and nothing that an event carries is stored unless a later call
+///         needs it. The settlement's rule stands in contracts/reputation.py too, and the tests play one against the
+///         other. Every loop is over at most MAX_NODES nodes, whose number the opener or a deposit bounds.
 contract FederatedRounds {
+    /*//////////////////////////////////////////////////////////////
+                                  TYPES
+    //////////////////////////////////////////////////////////////*/
+
+    enum Phase {
+        Setup,
+        Submit,
+        Commit,
+        Reveal,
+        Settle,
+        Ended
+    }
+
+    /// @dev Percentages are of the median reputation; `strong*` and `asymmetry` are grades. One slot.
+    struct Rules {
+        uint32 submitSeconds;
+        uint32 commitSeconds;
+        uint32 revealSeconds;
+        uint32 setupSeconds;
+        uint8 warn;
+        uint8 lowEarly;
+        uint8 lowLate;
+        uint8 early;
+        uint8 strongEarly;
+        uint8 strongLate;
+        uint8 asymmetry;
+        uint8 keep;
+        uint8 lowInARow;
+        uint8 hardInARow;
+    }
+
+    struct Terms {
+        bytes32 configDigest; // SHA-256 of the run's configuration
+        uint32 maxRounds;
+        uint8 minNodes; // the first round opens when so many have registered
+        uint96 deposit; // wei that registering takes
+        Rules rules;
+    }
+
+    /// @dev One slot.
+    struct Node {
+        address account;
+        uint16 reputation; // hundredths of a grade, 0..10000
+        uint8 low; // strong settlements in a row in which it was low
+        uint8 hard; // scores of 0 in a row
+        uint48 credits; // its reputation summed over the rounds that earn a share of the reward
+        bool scored; // until then it has no reputation and weighs nothing
+    }
+
+    /// @dev One slot.
+    struct State {
+        uint64 openedAt; // time that the open round was opened, 0 where none is open
+        uint32 base; // round whose models the open round starts from, 0: the common start
+        uint32 closed; // last round that is settled or void
+        uint32 settlements;
+        uint8 nodes; // known nodes: of the allow-list, or registered
+        uint8 roundNodes; // known when the open round was opened; grades have so many bytes
+        uint8 scoredPages; // of the settlement under way, 32 nodes each
+        bool ended;
+        uint48 credits; // of all nodes
+    }
+
+    /// @dev What a settlement works on, in memory.
+    struct Sheet {
+        uint256 n;
+        uint256 active;
+        uint256 submitted;
+        uint256 revealed;
+        Node[] nodes;
+        uint256[] weights;
+        bytes scores;
+        bytes asymmetry;
+        bool early;
+        bool strong;
+        uint256 low;
+        uint256 flagged;
+        uint256 out;
+    }
+
     /*//////////////////////////////////////////////////////////////
                                  EVENTS
     //////////////////////////////////////////////////////////////*/
 
-    event TaskOpened(bytes32 indexed configDigest, uint32 maxRounds, address[] nodes, string experiment, string source);
-    event NodeRegistered(uint256 indexed node, address indexed account, bytes32 exchangeKey);
+    event TaskOpened(
+        bytes32 indexed configDigest, Terms terms, address[] allowed, uint256 pool, string experiment, string source
+    );
+    event NodeRegistered(uint256 indexed node, address indexed account, bytes32 exchangeKey, bytes32 signingKey);
     event MapProposed(uint256 indexed node, bytes32 digest);
     event MapAgreed(bytes32 digest);
-    event ModelSubmitted(uint32 indexed round, uint256 indexed node, bytes32 digest, uint8 codec, uint192 metrics);
-    event GradesGiven(uint32 indexed round, uint256 indexed node, bytes grades);
-    event RoundSettled(uint32 indexed round, uint8[] scores, uint16[] reputation);
+    event RoundOpened(uint32 indexed round, uint32 base, uint256 active);
+    event ModelSubmitted(
+        uint32 indexed round,
+        uint256 indexed node,
+        bytes32 digest,
+        uint8 codec,
+        uint192 metrics,
+        uint256 resources,
+        bytes32 signature
+    );
+    event GradesCommitted(uint32 indexed round, uint256 indexed node, bytes32 commitment);
+    event GradesRevealed(uint32 indexed round, uint256 indexed node, bytes grades, bytes32 salt);
+    event RoundSettled(
+        uint32 indexed round,
+        bytes scores,
+        bytes asymmetry,
+        uint16[] reputation,
+        uint256 low,
+        uint256 flagged,
+        uint256 excluded,
+        bool strong
+    );
+    event RollbackVoted(uint32 indexed round, uint256 indexed node, uint32 target);
+    event RolledBack(uint32 indexed round, uint32 target, bool spent);
+    event Concluded(uint256 indexed node, bytes32 model, bytes32 report);
+    event TaskEnded(bool abandoned);
+    event Withdrawn(address indexed account, uint256 amount);
 
     /*//////////////////////////////////////////////////////////////
                                  ERRORS
@@ -25,134 +133,184 @@ contract FederatedRounds {
 
     error BadNodeCount(uint256 given, uint256 most);
     error BadNode(address account);
-    error NoRounds();
+    error BadRounds(uint32 given, uint32 most);
+    error BadRules();
+    error BadDeposit(uint256 given, uint256 want);
     error NotAllowed(address account);
     error NotRegistered(uint256 node);
+    error NotActive(uint256 node);
     error AlreadyRegistered(uint256 node);
     error EmptyKey();
     error EmptyDigest();
     error AlreadyProposed(uint256 node);
-    error RoundNotOpen(uint32 round, uint32 open);
+    error WrongPhase(uint32 round, uint32 open, Phase phase);
     error UnknownCodec(uint8 codec);
     error AlreadySubmitted(uint32 round, uint256 node);
-    error SubmissionsMissing(uint32 round, uint256 have, uint256 want);
-    error AlreadyGraded(uint32 round, uint256 node);
+    error NotSubmitted(uint32 round, uint256 node);
+    error AlreadyCommitted(uint32 round, uint256 node);
+    error NotCommitted(uint32 round, uint256 node);
+    error AlreadyRevealed(uint32 round, uint256 node);
+    error WrongReveal(uint32 round, uint256 node);
     error BadGradesLength(uint256 given, uint256 want);
     error BadGrade(uint256 node, uint8 grade);
-    error GradesMissing(uint32 round, uint256 have, uint256 want);
+    error BadTarget(uint32 target, uint32 base);
+    error AlreadyVoted(uint32 target, uint256 node);
+    error AlreadyConcluded(uint256 node);
+    error TooEarly(uint256 until);
+    error NothingOwed(address account);
+    error TransferFailed(address account);
 
     /*//////////////////////////////////////////////////////////////
                            CONSTANTS AND TASK
     //////////////////////////////////////////////////////////////*/
 
-    uint256 public constant MAX_NODES = 50;
+    uint256 public constant MAX_NODES = 255;
+    uint32 public constant MAX_ROUNDS = 65_535;
 
-    /// @notice Stands in a list of grades where none is given: for oneself, and for who did not submit.
-    uint8 public constant NO_GRADE = 255;
+    /// @notice Stands in a list of grades or scores where there is none.
+    uint8 public constant NONE = 255;
 
     uint8 public constant CODEC_RAW = 0x55;
     uint8 public constant CODEC_DAG_PB = 0x70;
 
-    /// @notice SHA-256 of the run's configuration.
+    /// @dev Kept set in the sets of a round, so that emptying them leaves their slots dear to nobody: the first write
+    ///      of a round then costs what any other does. There is no node 255.
+    uint256 internal constant EMPTY = 1 << 255;
+
     bytes32 public immutable configDigest;
-
     uint32 public immutable maxRounds;
+    uint256 public immutable minNodes;
+    uint256 public immutable deposit;
+    uint256 public immutable pool;
+    address public immutable opener;
 
-    uint256 public immutable nodeCount;
+    /// @notice Whether any account may register (with the deposit), or those of the allow-list only.
+    bool public immutable open;
 
-    /// @notice Block that the task was opened in: the log begins here.
-    uint256 public immutable openedAt;
+    /// @notice Block and time that the task was opened at: the log begins here.
+    uint256 public immutable openedBlock;
+    uint256 public immutable openedTime;
 
     /*//////////////////////////////////////////////////////////////
                                 STORAGE
     //////////////////////////////////////////////////////////////*/
 
-    struct Node {
-        address account;
-        bytes32 exchangeKey; // X25519 public key; zero until registered
-        bytes32 proposedMap;
-    }
-
-    struct Submission {
-        bytes32 digest; // SHA-256 of the root block; zero where there is none
-        uint192 metrics; // six fixed-point values of 32 bits, see contracts/metrics.py
-        uint8 codec;
-    }
-
-    /// @dev Bit j of a set stands for node j.
-    struct Round {
-        uint64 submitted;
-        uint64 graded;
-    }
-
-    uint256 public registered;
-    uint32 public settledRounds;
+    Rules internal _rules;
+    State internal _state;
     bytes32 public mapDigest;
 
-    Node[] internal _nodes;
-    uint16[MAX_NODES] internal _reputation; // hundredths of a grade, 0..10000
+    // Sets of nodes: bit i stands for node i.
+    uint256 internal _registered;
+    uint256 internal _excluded;
+    uint256 internal _proposed;
+    uint256 internal _concluded;
+    uint256 internal _paid; // bit 255: the opener
+    uint256 internal _active; // who may take part in the open round
+    uint256 internal _submitted;
+    uint256 internal _committed;
+    uint256 internal _revealed;
+
+    Node[MAX_NODES] internal _nodes;
+
+    /// @dev A node's commitment, and once revealed its grades, 32 a word.
+    bytes32[8][MAX_NODES] internal _slips;
+
+    /// @dev Of a settlement in several pages, what the earlier pages found.
+    bytes32[8] internal _scores;
+    bytes32[8] internal _asymmetry;
 
     mapping(address account => uint256 nodePlusOne) internal _indexOf;
     mapping(bytes32 digest => uint256 count) internal _proposals;
-    mapping(uint32 round => Round) internal _rounds;
-    mapping(uint32 round => mapping(uint256 node => Submission)) internal _submissions;
-    mapping(uint32 round => mapping(uint256 node => bytes)) internal _grades;
+
+    /// @dev Bit r % 256 of word r / 256: round r is settled and counts.
+    mapping(uint256 word => uint256 rounds) internal _counts;
+    mapping(bytes32 question => uint256 nodes) internal _votes;
 
     /*//////////////////////////////////////////////////////////////
                                  SET-UP
     //////////////////////////////////////////////////////////////*/
 
-    /// @param digest     SHA-256 of the run's configuration.
-    /// @param rounds     Number of rounds of the task.
-    /// @param accounts   Who may register, at most MAX_NODES; the order numbers them.
+    /// @notice Open the task; what is paid in is the pool of rewards.
+    /// @param allowed    Who may register, at most MAX_NODES, numbered in this order; empty: anybody, numbered as they
+    ///                   come.
     /// @param experiment Name of the experiment, for the log.
     /// @param source     Where the data is from ("official", "stand-in"), for the log.
-    constructor(
-        bytes32 digest,
-        uint32 rounds,
-        address[] memory accounts,
-        string memory experiment,
-        string memory source
-    ) {
-        uint256 n = accounts.length;
-        if (n == 0 || n > MAX_NODES) revert BadNodeCount(n, MAX_NODES);
-        if (rounds == 0) revert NoRounds();
-        if (digest == 0) revert EmptyDigest();
-        configDigest = digest;
-        maxRounds = rounds;
-        nodeCount = n;
-        openedAt = block.number;
+    constructor(Terms memory terms, address[] memory allowed, string memory experiment, string memory source) payable {
+        uint256 n = allowed.length;
+        if (n > MAX_NODES || terms.minNodes == 0 || (n != 0 && terms.minNodes > n)) revert BadNodeCount(n, MAX_NODES);
+        if (terms.maxRounds == 0 || terms.maxRounds > MAX_ROUNDS) revert BadRounds(terms.maxRounds, MAX_ROUNDS);
+        if (terms.configDigest == 0) revert EmptyDigest();
+        Rules memory r = terms.rules;
+        if (
+            r.submitSeconds == 0 || r.commitSeconds == 0 || r.revealSeconds == 0 || r.setupSeconds == 0
+                || r.lowInARow == 0 || r.hardInARow == 0 || r.keep > 100 || r.warn > 100 || r.lowEarly > 100
+                || r.lowLate > 100
+        ) revert BadRules();
+        configDigest = terms.configDigest;
+        maxRounds = terms.maxRounds;
+        minNodes = terms.minNodes;
+        deposit = terms.deposit;
+        pool = msg.value;
+        opener = msg.sender;
+        open = n == 0;
+        openedBlock = block.number;
+        openedTime = block.timestamp;
+        _rules = r;
+        _state.nodes = uint8(n);
+        _submitted = _committed = _revealed = EMPTY;
         for (uint256 i; i < n; ++i) {
-            address account = accounts[i];
+            address account = allowed[i];
             if (account == address(0) || _indexOf[account] != 0) revert BadNode(account);
             _indexOf[account] = i + 1;
-            _nodes.push().account = account;
+            _nodes[i].account = account;
         }
-        emit TaskOpened(digest, rounds, accounts, experiment, source);
+        emit TaskOpened(terms.configDigest, terms, allowed, msg.value, experiment, source);
     }
 
-    /// @notice Take part, with the X25519 public key that this node's pairwise masks are made from.
-    function register(bytes32 exchangeKey) external {
-        uint256 node = _allowed();
+    /// @notice Take part, with the X25519 public key that this node's pairwise masks are made from, and the SHA-256 of
+    ///         the ML-DSA-65 public key that it signs its models with (0: it signs with its account). Who comes after
+    ///         the first round was opened takes part from the next one on, and weighs nothing before it was scored.
+    function register(bytes32 exchangeKey, bytes32 signingKey) external payable {
+        State memory s = _state;
+        if (s.ended) revert WrongPhase(0, 0, Phase.Ended);
+        if (msg.value != deposit) revert BadDeposit(msg.value, deposit);
         if (exchangeKey == 0) revert EmptyKey();
-        if (_nodes[node].exchangeKey != 0) revert AlreadyRegistered(node);
-        _nodes[node].exchangeKey = exchangeKey;
-        ++registered;
-        emit NodeRegistered(node, msg.sender, exchangeKey);
+        uint256 node = _indexOf[msg.sender];
+        if (node == 0) {
+            if (!open) revert NotAllowed(msg.sender);
+            node = s.nodes;
+            if (node == MAX_NODES) revert BadNodeCount(node + 1, MAX_NODES);
+            _indexOf[msg.sender] = node + 1;
+            _nodes[node].account = msg.sender;
+            _state.nodes = s.nodes = uint8(node + 1);
+        } else {
+            --node;
+        }
+        uint256 all = _registered;
+        if (_has(all, node)) revert AlreadyRegistered(node);
+        _registered = all | (1 << node);
+        _slips[node][0] = bytes32(uint256(1)); // a slot in use is cheaper to write, round after round
+        emit NodeRegistered(node, msg.sender, exchangeKey, signingKey);
+        _openFirst(s);
     }
 
     /// @notice State the digest of the feature map that this node computed. It is agreed once more than two thirds of
-    ///         the allowed nodes stated the same; as each states one, no second digest can get there.
+    ///         the registered nodes (of `minNodes`, where those are more) stated the same.
     function agreeMap(bytes32 digest) external {
-        uint256 node = _registered();
+        uint256 node = _registeredNode();
         if (digest == 0) revert EmptyDigest();
-        if (_nodes[node].proposedMap != 0) revert AlreadyProposed(node);
-        _nodes[node].proposedMap = digest;
+        uint256 proposed = _proposed;
+        if (_has(proposed, node)) revert AlreadyProposed(node);
+        _proposed = proposed | (1 << node);
         uint256 count = ++_proposals[digest];
         emit MapProposed(node, digest);
-        if (mapDigest == 0 && 3 * count > 2 * nodeCount) {
+        if (mapDigest != 0) return;
+        uint256 voters = _count(_registered);
+        if (voters < minNodes) voters = minNodes;
+        if (3 * count > 2 * voters) {
             mapDigest = digest;
             emit MapAgreed(digest);
+            _openFirst(_state);
         }
     }
 
@@ -161,86 +319,253 @@ contract FederatedRounds {
     //////////////////////////////////////////////////////////////*/
 
     /// @notice Publish this node's model of the open round.
-    /// @param digest  SHA-256 of the model file's root block.
-    /// @param codec   Codec of its CIDv1: CODEC_RAW (one block) or CODEC_DAG_PB (larger).
-    /// @param metrics The node's own metrics, six fixed-point values of 32 bits.
-    function submit(uint32 round, bytes32 digest, uint8 codec, uint192 metrics) external {
-        uint256 node = _registered();
-        _requireOpen(round);
-        if (digest == 0) revert EmptyDigest();
+    /// @param digest    SHA-256 of the model file's root block.
+    /// @param codec     Codec of its CIDv1: CODEC_RAW (one block) or CODEC_DAG_PB (larger).
+    /// @param metrics   The node's own metrics, six fixed-point values of 32 bits.
+    /// @param resources What the model took, four values of 64 bits: the node's own statement, which pays nothing.
+    /// @param signature SHA-256 of the file that holds its signature.
+    function submit(
+        uint32 round,
+        bytes32 digest,
+        uint8 codec,
+        uint192 metrics,
+        uint256 resources,
+        bytes32 signature
+    ) external {
+        uint256 node = _activeNode();
+        uint256 submitted = _submitted;
+        if (_has(submitted, node) && round == _openRound(_state)) revert AlreadySubmitted(round, node);
+        _require(round, Phase.Submit);
+        if (digest == 0 || signature == 0) revert EmptyDigest();
         if (codec != CODEC_RAW && codec != CODEC_DAG_PB) revert UnknownCodec(codec);
-        Round storage r = _rounds[round];
-        if (_has(r.submitted, node)) revert AlreadySubmitted(round, node);
-        r.submitted |= uint64(1) << uint64(node);
-        _submissions[round][node] = Submission(digest, metrics, codec);
-        emit ModelSubmitted(round, node, digest, codec, metrics);
+        _submitted = submitted | (1 << node);
+        emit ModelSubmitted(round, node, digest, codec, metrics, resources, signature);
     }
 
-    /// @notice Grade the models of the open round, once all are in.
-    /// @param grades One byte a node: 0..100 for every peer that submitted, NO_GRADE for all others and oneself.
-    function grade(uint32 round, bytes calldata grades) external {
-        uint256 node = _registered();
-        _requireOpen(round);
-        Round storage r = _rounds[round];
-        uint64 submitted = r.submitted;
-        uint256 n = nodeCount;
-        uint256 have = _count(submitted);
-        if (have != n) revert SubmissionsMissing(round, have, n);
-        if (_has(r.graded, node)) revert AlreadyGraded(round, node);
+    /// @notice Bind this node to its grades of the open round without showing them, so that nobody can copy them.
+    /// @param commitment keccak256 of contract address, round (4 bytes), node (1), salt (32) and grades, concatenated.
+    function commit(uint32 round, bytes32 commitment) external {
+        uint256 node = _activeNode();
+        uint256 committed = _committed;
+        if (_has(committed, node) && round == _openRound(_state)) revert AlreadyCommitted(round, node);
+        _require(round, Phase.Commit);
+        if (!_has(_submitted, node)) revert NotSubmitted(round, node);
+        if (commitment == 0) revert EmptyDigest();
+        _committed = committed | (1 << node);
+        _slips[node][0] = commitment;
+        emit GradesCommitted(round, node, commitment);
+    }
+
+    /// @notice Show the grades that this node committed to.
+    /// @param grades One byte a node: 0..100 for every peer that submitted, NONE for all others and oneself.
+    function reveal(uint32 round, bytes calldata grades, bytes32 salt) external {
+        uint256 node = _activeNode();
+        uint256 revealed = _revealed;
+        if (_has(revealed, node) && round == _openRound(_state)) revert AlreadyRevealed(round, node);
+        _require(round, Phase.Reveal);
+        if (!_has(_committed, node)) revert NotCommitted(round, node);
+        uint256 n = _state.roundNodes;
         if (grades.length != n) revert BadGradesLength(grades.length, n);
+        bytes32[8] storage slip = _slips[node];
+        if (slip[0] != keccak256(abi.encodePacked(address(this), round, uint8(node), salt, grades))) {
+            revert WrongReveal(round, node);
+        }
+        uint256 submitted = _submitted;
         for (uint256 j; j < n; ++j) {
             uint8 g = uint8(grades[j]);
-            bool wanted = j != node && _has(submitted, j);
-            if (wanted ? g > 100 : g != NO_GRADE) revert BadGrade(j, g);
+            if (j != node && _has(submitted, j) ? g > 100 : g != NONE) revert BadGrade(j, g);
         }
-        r.graded |= uint64(1) << uint64(node);
-        _grades[round][node] = grades;
-        emit GradesGiven(round, node, grades);
+        for (uint256 w; 32 * w < n; ++w) {
+            bytes32 word;
+            // Behind the last grade stands whatever the calldata has there: nobody reads it.
+            assembly {
+                word := calldataload(add(grades.offset, mul(w, 32)))
+            }
+            slip[w] = word;
+        }
+        _revealed = revealed | (1 << node);
+        emit GradesRevealed(round, node, grades, salt);
     }
 
-    /// @notice Close the open round once all grades are in: score every node, and update its reputation.
-    /// @dev    score_j is the lower median of the grades given to j, weighted by the graders' reputation as it was
-    ///         before (all equal in the first round). R = score in the first round, then (70 R + 30 score) / 100.
-    function settle(uint32 round) external {
-        _registered();
-        _requireOpen(round);
-        uint256 n = nodeCount;
-        uint256 have = _count(_rounds[round].graded);
-        if (have != n) revert GradesMissing(round, have, n);
+    /// @notice Close the open round, once all have revealed or the time for it is over. Any node may, and whoever does,
+    ///         the outcome is the same.
+    /// @param most Score at most so many nodes now (at least 32): a large task is settled in several calls, of which
+    ///             the last one acts.
+    function settle(uint32 round, uint256 most) external {
+        _registeredNode();
+        _require(round, Phase.Settle);
+        State memory s = _state;
+        Sheet memory sheet = _sheet(s);
+        uint256 pages = (sheet.n + 31) / 32;
+        uint256 page = s.scoredPages;
+        uint256 last = page + (most < 32 ? 1 : most / 32);
+        if (last > pages) last = pages;
+        for (uint256 w; w < page; ++w) {
+            _write(sheet.scores, w, _scores[w]);
+            _write(sheet.asymmetry, w, _asymmetry[w]);
+        }
+        for (uint256 w = page; w < last; ++w) {
+            _scorePage(sheet, w);
+            if (last < pages) {
+                _scores[w] = _read(sheet.scores, w);
+                _asymmetry[w] = _read(sheet.asymmetry, w);
+            }
+        }
+        if (last < pages) {
+            _state.scoredPages = uint8(last);
+            return;
+        }
+        _finish(round, s, sheet);
+    }
 
-        bytes[] memory given = new bytes[](n);
-        uint256[] memory weights = new uint256[](n);
+    /*//////////////////////////////////////////////////////////////
+                           ROLLBACK AND THE END
+    //////////////////////////////////////////////////////////////*/
+
+    /// @notice Vote to go on from the models of an earlier round `target` (0: the common start). With two thirds of the
+    ///         reputation of the active nodes the rounds after it count no more. The open round is void, and its number
+    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes.
+    function rollback(uint32 target) external {
+        uint256 node = _registeredNode();
+        if (_has(_excluded, node)) revert NotActive(node);
+        State memory s = _state;
+        uint32 round = _openRound(s);
+        bool spent = round != 0 && _submitted != EMPTY;
+        if (s.settlements == 0 || target > s.base || (target == s.base && !spent) || !_isCounted(target)) {
+            revert BadTarget(target, s.base);
+        }
+        if (_concluded != 0) revert WrongPhase(0, 0, Phase.Ended);
+        bytes32 question = keccak256(abi.encode(s.closed, s.base, target));
+        uint256 votes = _votes[question];
+        if (_has(votes, node)) revert AlreadyVoted(target, node);
+        votes |= 1 << node;
+        _votes[question] = votes;
+        emit RollbackVoted(round, node, target);
+
+        uint256 total;
+        uint256 yes;
+        uint256 n = s.nodes;
+        uint256 voters = _registered & ~_excluded;
         for (uint256 i; i < n; ++i) {
-            given[i] = _grades[round][i];
-            weights[i] = round == 1 ? 1 : _reputation[i];
+            if (!_has(voters, i)) continue;
+            uint256 weight = _nodes[i].reputation;
+            total += weight;
+            if (_has(votes, i)) yes += weight;
         }
-        uint8[] memory scores = new uint8[](n);
-        uint16[] memory updated = new uint16[](n);
-        for (uint256 j; j < n; ++j) {
-            uint256 score = _score(given, weights, j);
-            uint256 fresh = 100 * score;
-            if (round != 1) fresh = (70 * weights[j] + 30 * fresh) / 100;
-            scores[j] = uint8(score);
-            updated[j] = uint16(fresh);
-            _reputation[j] = uint16(fresh);
+        if (total == 0 || 3 * yes < 2 * total) return;
+
+        for (uint256 w = target / 256; w <= s.base / 256; ++w) {
+            _counts[w] &= w == target / 256 ? type(uint256).max >> (255 - (target % 256)) : 0;
         }
-        settledRounds = round;
-        emit RoundSettled(round, scores, updated);
+        s.base = target;
+        if (spent) s.closed = round;
+        emit RolledBack(round, target, spent);
+        if (round == 0) _state = s;
+        else _openNext(s);
+    }
+
+    /// @notice After the last round: the digests of the final model and of the report as this node has them.
+    function conclude(bytes32 model, bytes32 report) external {
+        uint256 node = _registeredNode();
+        if (!_state.ended) revert WrongPhase(0, _openRound(_state), phase());
+        if (model == 0 || report == 0) revert EmptyDigest();
+        uint256 concluded = _concluded;
+        if (_has(concluded, node)) revert AlreadyConcluded(node);
+        _concluded = concluded | (1 << node);
+        emit Concluded(node, model, report);
+    }
+
+    /// @notice End a task that nobody carries on: no first round, or no settlement, within `setupSeconds` of when it
+    ///         was due. What was earned until then is paid.
+    function abandon() external {
+        if (msg.sender != opener) _registeredNode();
+        State memory s = _state;
+        if (s.ended) revert WrongPhase(0, 0, Phase.Ended);
+        Rules memory r = _rules;
+        uint256 due = openedTime;
+        if (s.openedAt != 0) due = uint256(s.openedAt) + r.submitSeconds + r.commitSeconds + r.revealSeconds;
+        due += r.setupSeconds;
+        if (block.timestamp < due) revert TooEarly(due);
+        s.openedAt = 0;
+        s.ended = true;
+        _state = s;
+        emit TaskEnded(true);
+    }
+
+    /// @notice Fetch what the caller is owed once the task has ended: see `owed`.
+    function withdraw() external {
+        uint256 amount = owed(msg.sender);
+        if (amount == 0) revert NothingOwed(msg.sender);
+        uint256 index = _indexOf[msg.sender];
+        uint256 paid = _paid;
+        if (index != 0) paid |= 1 << (index - 1);
+        if (msg.sender == opener) paid |= 1 << 255;
+        _paid = paid;
+        emit Withdrawn(msg.sender, amount);
+        (bool done,) = msg.sender.call{value: amount}("");
+        if (!done) revert TransferFailed(msg.sender);
+    }
+
+    /// @notice What an account may withdraw. A node: its share of the pool by credits (to which the deposits of
+    ///         excluded nodes are added), and its deposit unless it was excluded. The opener: the pool, where nobody
+    ///         has credits. What is left of rounding down stays here.
+    function owed(address account) public view returns (uint256 amount) {
+        State memory s = _state;
+        if (!s.ended) return 0;
+        uint256 paid = _paid;
+        uint256 index = _indexOf[account];
+        uint256 prize = pool + deposit * _count(_excluded);
+        if (index != 0 && !_has(paid, index - 1) && _has(_registered, index - 1)) {
+            if (!_has(_excluded, index - 1)) amount = deposit;
+            if (s.credits != 0) amount += (prize * _nodes[index - 1].credits) / s.credits;
+        }
+        if (account == opener && s.credits == 0 && !_has(paid, 255)) amount += prize;
     }
 
     /*//////////////////////////////////////////////////////////////
                                  VIEWS
     //////////////////////////////////////////////////////////////*/
 
-    /// @notice The round that takes submissions and grades, 0 where none does.
-    function openRound() public view returns (uint32) {
-        if (mapDigest == 0 || registered != nodeCount || settledRounds == maxRounds) return 0;
-        return settledRounds + 1;
+    /// @notice What the open round takes now.
+    function phase() public view returns (Phase) {
+        return _phase(_state);
     }
 
-    /// @notice All allowed nodes in order: accounts, exchange keys (zero: not registered), proposed feature maps.
-    function nodes() external view returns (Node[] memory) {
-        return _nodes;
+    /// @notice The open round, 0 where there is none.
+    function openRound() external view returns (uint32) {
+        return _openRound(_state);
+    }
+
+    /// @notice Where the task is: opening time of the open round, the round that it starts from, the last round that
+    ///         is closed, how many settlements there were, how many nodes are known (and were when the round opened).
+    function state() external view returns (State memory) {
+        return _state;
+    }
+
+    function rules() external view returns (Rules memory) {
+        return _rules;
+    }
+
+    /// @notice Sets of nodes, bit i for node i; the last three of the open round.
+    function sets()
+        external
+        view
+        returns (
+            uint256 registered,
+            uint256 excluded,
+            uint256 active,
+            uint256 submitted,
+            uint256 committed,
+            uint256 revealed
+        )
+    {
+        return (_registered, _excluded, _active, _submitted & ~EMPTY, _committed & ~EMPTY, _revealed & ~EMPTY);
+    }
+
+    /// @notice All known nodes in order.
+    function nodes() external view returns (Node[] memory all) {
+        all = new Node[](_state.nodes);
+        for (uint256 i; i < all.length; ++i) all[i] = _nodes[i];
     }
 
     /// @notice Number of the node with this account. Reverts where there is none.
@@ -250,79 +575,319 @@ contract FederatedRounds {
         return index - 1;
     }
 
-    /// @notice Who submitted and who graded in a round, bit j for node j.
-    function roundState(uint32 round) external view returns (Round memory) {
-        return _rounds[round];
-    }
-
-    /// @notice A node's submission of a round; its digest is zero where there is none.
-    function submission(uint32 round, uint256 node) external view returns (Submission memory) {
-        return _submissions[round][node];
-    }
-
-    /// @notice The grades that a node gave in a round, one byte a node; empty where it gave none.
-    function gradesOf(uint32 round, uint256 node) external view returns (bytes memory) {
-        return _grades[round][node];
-    }
-
-    /// @notice Reputation of all nodes now, in hundredths of a grade (0..10000).
-    function reputation() external view returns (uint16[] memory all) {
-        all = new uint16[](nodeCount);
-        for (uint256 i; i < all.length; ++i) all[i] = _reputation[i];
+    /// @notice Whether a round is settled and counts; round 0, the common start, always does.
+    function counts(uint32 round) external view returns (bool) {
+        return _isCounted(round);
     }
 
     /*//////////////////////////////////////////////////////////////
-                                INTERNAL
+                            INTERNAL: ACCESS
     //////////////////////////////////////////////////////////////*/
 
-    function _allowed() internal view returns (uint256) {
-        return indexOf(msg.sender);
+    function _registeredNode() internal view returns (uint256 node) {
+        node = indexOf(msg.sender);
+        if (!_has(_registered, node)) revert NotRegistered(node);
     }
 
-    function _registered() internal view returns (uint256 node) {
-        node = _allowed();
-        if (_nodes[node].exchangeKey == 0) revert NotRegistered(node);
+    function _activeNode() internal view returns (uint256 node) {
+        node = indexOf(msg.sender);
+        if (!_has(_active, node)) revert NotActive(node);
     }
 
-    function _requireOpen(uint32 round) internal view {
-        uint32 open = openRound();
-        if (round != open || open == 0) revert RoundNotOpen(round, open);
+    function _require(uint32 round, Phase wanted) internal view {
+        State memory s = _state;
+        Phase now_ = _phase(s);
+        if (round != _openRound(s) || now_ != wanted) revert WrongPhase(round, _openRound(s), now_);
     }
 
-    function _has(uint64 set, uint256 node) internal pure returns (bool) {
+    function _openRound(State memory s) internal pure returns (uint32) {
+        return s.openedAt == 0 ? 0 : s.closed + 1;
+    }
+
+    /// @dev A phase ends when everybody is done, or when its time is over.
+    function _phase(State memory s) internal view returns (Phase) {
+        if (s.ended) return Phase.Ended;
+        if (s.openedAt == 0) return Phase.Setup;
+        Rules memory r = _rules;
+        uint256 until = uint256(s.openedAt) + r.submitSeconds;
+        uint256 submitted = _submitted;
+        if (submitted != _active | EMPTY && block.timestamp < until) return Phase.Submit;
+        until += r.commitSeconds;
+        uint256 committed = _committed;
+        if (committed != submitted && block.timestamp < until) return Phase.Commit;
+        until += r.revealSeconds;
+        if (_revealed != committed && block.timestamp < until) return Phase.Reveal;
+        return Phase.Settle;
+    }
+
+    function _isCounted(uint32 round) internal view returns (bool) {
+        return round == 0 || _has(_counts[round / 256], round % 256);
+    }
+
+    function _has(uint256 set, uint256 node) internal pure returns (bool) {
         return (set >> node) & 1 != 0;
     }
 
-    function _count(uint64 set) internal pure returns (uint256 count) {
+    function _count(uint256 set) internal pure returns (uint256 count) {
         for (; set != 0; ++count) set &= set - 1;
     }
 
-    /// @dev Smallest grade such that the graders who gave j at most that hold half of the weight or more. Where nobody
-    ///      who graded j has weight, all weigh the same; a lone node has nobody to grade it and scores 100.
-    ///      The weights are sorted into one bin a grade, which is cheaper than a search that sums them again and again.
-    function _score(bytes[] memory given, uint256[] memory weights, uint256 j) internal pure returns (uint256 score) {
+    /*//////////////////////////////////////////////////////////////
+                            INTERNAL: ROUNDS
+    //////////////////////////////////////////////////////////////*/
+
+    function _openFirst(State memory s) internal {
+        if (s.openedAt != 0 || s.closed != 0 || s.ended) return;
+        if (mapDigest == 0 || _count(_registered) < minNodes) return;
+        _openNext(s);
+    }
+
+    /// @dev Open round closed + 1, or end the task where none is left, or nobody to play it.
+    function _openNext(State memory s) internal {
+        uint256 active = _registered & ~_excluded;
+        s.scoredPages = 0;
+        if (s.closed == maxRounds || active == 0) {
+            s.openedAt = 0;
+            s.ended = true;
+            _state = s;
+            emit TaskEnded(false);
+            return;
+        }
+        s.openedAt = uint64(block.timestamp);
+        s.roundNodes = s.nodes;
+        _state = s;
+        _active = active;
+        _submitted = _committed = _revealed = EMPTY;
+        emit RoundOpened(s.closed + 1, s.base, active);
+    }
+
+    /*//////////////////////////////////////////////////////////////
+                          INTERNAL: SETTLEMENT
+    //////////////////////////////////////////////////////////////*/
+
+    function _sheet(State memory s) internal view returns (Sheet memory sheet) {
+        uint256 n = s.roundNodes;
+        sheet.n = n;
+        sheet.active = _active;
+        sheet.submitted = _submitted & ~EMPTY;
+        sheet.revealed = _revealed & ~EMPTY;
+        sheet.early = s.settlements < _rules.early;
+        sheet.nodes = new Node[](n);
+        sheet.weights = new uint256[](n);
+        for (uint256 i; i < n; ++i) {
+            sheet.nodes[i] = _nodes[i];
+            sheet.weights[i] = s.settlements == 0 ? 1 : sheet.nodes[i].reputation;
+        }
+        // Rounded up to whole words, so that pages can be copied; the events cut them to n.
+        sheet.scores = new bytes(32 * ((n + 31) / 32));
+        sheet.asymmetry = new bytes(sheet.scores.length);
+    }
+
+    /// @dev Score and asymmetry of nodes 32 w ..; NONE where there is none.
+    function _scorePage(Sheet memory sheet, uint256 w) internal view {
+        uint256 n = sheet.n;
+        bytes32[] memory column = new bytes32[](n); // what each revealed grader gave to the page's nodes
+        for (uint256 i; i < n; ++i) {
+            if (_has(sheet.revealed, i)) column[i] = _slips[i][w];
+        }
+        uint256 end = 32 * (w + 1) < n ? 32 * (w + 1) : n;
+        for (uint256 j = 32 * w; j < end; ++j) {
+            uint256 free;
+            assembly {
+                free := mload(0x40)
+            }
+            sheet.scores[j] = bytes1(_score(sheet, column, j));
+            sheet.asymmetry[j] = bytes1(_skew(sheet, column, j));
+            // The bins of a node are not needed for the next: memory is used again.
+            assembly {
+                mstore(0x40, free)
+            }
+        }
+    }
+
+    function _score(Sheet memory sheet, bytes32[] memory column, uint256 j) internal pure returns (uint8) {
+        if (!_has(sheet.submitted, j)) return NONE;
+        if (sheet.active & (sheet.active - 1) == 0) return 100; // a lone node has nobody to grade it
+        uint256 shift = 8 * (31 - (j % 32));
+        uint256 graders = sheet.revealed & ~(1 << j);
+        uint256[] memory grades = new uint256[](column.length);
+        unchecked {
+            for (uint256 i; i < column.length; ++i) grades[i] = uint8(uint256(column[i]) >> shift);
+        }
+        return _median(grades, sheet.weights, graders);
+    }
+
+    function _skew(Sheet memory sheet, bytes32[] memory column, uint256 i) internal view returns (uint8) {
+        if (!_has(sheet.revealed, i)) return NONE;
+        uint256 shift = 8 * (31 - (i % 32));
+        uint256[] memory apart = new uint256[](column.length);
+        uint256 row;
+        unchecked {
+            for (uint256 j; j < column.length; ++j) {
+                if (j % 32 == 0) row = uint256(_slips[i][j / 32]);
+                uint256 given = uint8(row >> (8 * (31 - (j % 32))));
+                uint256 got = uint8(uint256(column[j]) >> shift);
+                apart[j] = given > got ? given - got : got - given;
+            }
+        }
+        return _median(apart, sheet.weights, sheet.revealed & ~(1 << i));
+    }
+
+    /// @dev The smallest value at or below which lies half of the weight of the set or more; NONE of an empty set.
+    ///      Where nothing has weight, all weigh the same. Values of the set are 0..100; at most 255 weights of at most
+    ///      10000: nothing overflows. Sorted into a bin a value, which is cheaper than a search that sums again.
+    function _median(
+        uint256[] memory values,
+        uint256[] memory weights,
+        uint256 set
+    ) internal pure returns (uint8) {
+        if (set == 0) return NONE;
         uint256[] memory bins = new uint256[](101);
         uint256 total;
-        uint256 graders;
-        // At most MAX_NODES weights of at most 10000: nothing overflows.
         unchecked {
-            for (uint256 i; i < given.length; ++i) {
-                uint256 g = uint8(given[i][j]);
-                if (g == NO_GRADE) continue;
-                bins[g] += weights[i];
+            for (uint256 i; i < values.length; ++i) {
+                if ((set >> i) & 1 == 0) continue;
+                bins[values[i]] += weights[i];
                 total += weights[i];
-                ++graders;
             }
-            if (graders == 0) return 100;
             if (total == 0) {
-                total = graders;
-                for (uint256 i; i < given.length; ++i) {
-                    uint256 g = uint8(given[i][j]);
-                    if (g != NO_GRADE) ++bins[g];
+                for (uint256 i; i < values.length; ++i) {
+                    if ((set >> i) & 1 == 0) continue;
+                    ++bins[values[i]];
+                    ++total;
                 }
             }
             uint256 sum = bins[0];
-            while (2 * sum < total) sum += bins[++score];
+            uint256 value;
+            while (2 * sum < total) sum += bins[++value];
+            return uint8(value);
         }
+    }
+
+    /// @dev From scores to reputation, flags and exclusion; then the next round.
+    function _finish(uint32 round, State memory s, Sheet memory sheet) internal {
+        Rules memory r = _rules;
+        uint256 n = sheet.n;
+        {
+            uint256[] memory scores = new uint256[](n);
+            uint256[] memory same = new uint256[](n); // no weights: all weigh the same
+            uint256 scored;
+            for (uint256 j; j < n; ++j) {
+                scores[j] = uint8(sheet.scores[j]);
+                if (scores[j] != NONE) scored |= 1 << j;
+            }
+            uint8 middle = _median(scores, same, scored);
+            sheet.strong = middle != NONE && middle >= (sheet.early ? r.strongEarly : r.strongLate);
+        }
+        for (uint256 i; i < n; ++i) {
+            if (_has(sheet.active, i)) _judge(sheet, r, i);
+        }
+        uint256 median = _medianReputation(sheet);
+        uint256 bound = (sheet.early ? r.lowEarly : r.lowLate) * median;
+        for (uint256 i; i < n; ++i) {
+            Node memory node = sheet.nodes[i];
+            if (!_has(sheet.active, i) || !node.scored) continue;
+            uint256 share = 100 * uint256(node.reputation);
+            bool low = share < bound;
+            bool flagged = uint8(sheet.scores[i]) == 0 || share < r.warn * median;
+            if (low) sheet.low |= 1 << i;
+            if (flagged) sheet.flagged |= 1 << i;
+            if (sheet.strong) node.low = low ? _next(node.low) : 0;
+            if (node.low >= r.lowInARow || node.hard >= r.hardInARow) {
+                sheet.out |= 1 << i;
+                s.credits -= node.credits;
+                node.credits = 0;
+                node.reputation = 0;
+            } else if (!flagged && _has(sheet.revealed, i)) {
+                node.credits += node.reputation;
+                s.credits += node.reputation;
+            }
+        }
+        uint16[] memory reputation = new uint16[](n);
+        for (uint256 i; i < n; ++i) {
+            reputation[i] = sheet.nodes[i].reputation;
+            if (_has(sheet.active, i)) _nodes[i] = sheet.nodes[i];
+        }
+        if (sheet.out != 0) _excluded |= sheet.out;
+        emit RoundSettled(
+            round,
+            _cut(sheet.scores, n),
+            _cut(sheet.asymmetry, n),
+            reputation,
+            sheet.low,
+            sheet.flagged,
+            sheet.out,
+            sheet.strong
+        );
+        ++s.settlements;
+        s.closed = round;
+        s.base = round;
+        _counts[round / 256] |= 1 << (round % 256);
+        _openNext(s);
+    }
+
+    /// @dev A node's reputation and hard faults; see contracts/reputation.py for the rule.
+    function _judge(Sheet memory sheet, Rules memory r, uint256 i) internal pure {
+        Node memory node = sheet.nodes[i];
+        uint8 score = uint8(sheet.scores[i]);
+        uint8 skew = uint8(sheet.asymmetry[i]);
+        bool missed = !_has(sheet.submitted, i) || !_has(sheet.revealed, i);
+        uint256 value = missed ? 0 : score; // NONE: nobody graded it
+        if (sheet.strong && skew != NONE && skew > r.asymmetry) value = 0;
+        if (value != NONE) {
+            if (!node.scored) {
+                if (_has(sheet.submitted, i)) {
+                    node.reputation = uint16(100 * value);
+                    node.scored = true;
+                }
+            } else if (sheet.strong || missed || score == 0) {
+                uint256 kept = r.keep;
+                node.reputation = uint16((kept * node.reputation + (100 - kept) * 100 * value) / 100);
+            }
+        }
+        if (score != NONE) node.hard = score == 0 ? _next(node.hard) : 0;
+    }
+
+    function _next(uint8 count) internal pure returns (uint8) {
+        return count == 255 ? 255 : count + 1;
+    }
+
+    /// @dev Lower median of the reputation of the active nodes that were scored; by bisection over 0..10000.
+    function _medianReputation(Sheet memory sheet) internal pure returns (uint256 low) {
+        uint256 n = sheet.n;
+        uint256[] memory values = new uint256[](n);
+        uint256 count;
+        for (uint256 i; i < n; ++i) {
+            if (_has(sheet.active, i) && sheet.nodes[i].scored) values[count++] = sheet.nodes[i].reputation;
+        }
+        uint256 high = 10_000;
+        while (low < high) {
+            uint256 middle = (low + high) / 2;
+            uint256 below;
+            for (uint256 i; i < count; ++i) {
+                if (values[i] <= middle) ++below;
+            }
+            if (2 * below >= count) high = middle;
+            else low = middle + 1;
+        }
+    }
+
+    function _read(bytes memory data, uint256 w) internal pure returns (bytes32 word) {
+        assembly {
+            word := mload(add(add(data, 32), mul(w, 32)))
+        }
+    }
+
+    function _write(bytes memory data, uint256 w, bytes32 word) internal pure {
+        assembly {
+            mstore(add(add(data, 32), mul(w, 32)), word)
+        }
+    }
+
+    function _cut(bytes memory data, uint256 length) internal pure returns (bytes memory) {
+        assembly {
+            mstore(data, length)
+        }
+        return data;
     }
 }

@@ -11,19 +11,20 @@ from contracts.chain import Chain
 
 @dataclass(frozen=True)
 class Entry:
-    """One event: its name, its arguments, and where it stands."""
+    """One event: its name, its arguments, and where it stands: transaction, block, place among the block's logs."""
 
     name: str
     args: Mapping[str, Any]
     tx: str
     block: int
+    index: int
 
 
 OVERLAP = 16
 """Blocks that are read again each time behind a URL: one server may lag behind the head that another told."""
 
 Key = tuple[str, int, int]
-"""Event, round (0 where it has none), node (0 where it has none): each happens at most once."""
+"""Event, round (0 where it has none), node (0 where it has none)."""
 
 
 class EventLog:
@@ -33,7 +34,8 @@ class EventLog:
         self._chain = chain
         self._contract = contract
         self._opened_at = self._next = opened_at
-        self._entries: dict[Key, Entry] = {}
+        self._entries: dict[tuple[int, int], Entry] = {}
+        self._last: dict[Key, Entry] = {}
         self._gas: dict[str, int] = {}
         self._events = {}
         for event in contract.events:
@@ -54,21 +56,28 @@ class EventLog:
                 args=args,
                 tx="0x" + bytes(log["transactionHash"]).hex(),
                 block=int(log["blockNumber"]),
+                index=int(log["logIndex"]),
             )
-            self._entries[(entry.name, int(args.get("round", 0)), int(args.get("node", 0)))] = entry
+            self._entries[(entry.block, entry.index)] = entry
+            self._last[(entry.name, int(args.get("round", 0)), int(args.get("node", 0)))] = entry
         self._next = max(self._next, head + 1)
 
     def find(self, name: str, *, round_: int = 0, node: int = 0) -> Entry | None:
-        """The event, or None where it has not happened."""
+        """The event (the last one, where it may happen again), or None where it has not happened."""
         key = (name, round_, node)
-        if key not in self._entries:
+        if key not in self._last:
             self.refresh()
-        return self._entries.get(key)
+        return self._last.get(key)
+
+    def all(self, *names: str) -> list[Entry]:
+        """Every event of these names (of any, where none is given), in the order of the chain."""
+        self.refresh()
+        return [entry for _, entry in sorted(self._entries.items()) if not names or entry.name in names]
 
     def of_round(self, name: str, round_: int) -> list[Entry]:
         """The events of that name in a round, in the order of nodes."""
         self.refresh()
-        found = [(key[2], entry) for key, entry in self._entries.items() if key[:2] == (name, round_)]
+        found = [(key[2], entry) for key, entry in self._last.items() if key[:2] == (name, round_)]
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
     def gas_used(self) -> int:

@@ -151,24 +151,12 @@ def settle(
         asymmetry[i] = lower_median((abs(row[j] - grades[j][i]), weight[j]) for j in grades if j != i)
     m0 = lower_median((s, 1) for s in scores if s is not None)
     strong = m0 is not None and m0 >= (rules.strong_early if early else rules.strong_late)
-
     after = list(standings)
     for i in sorted(active):
-        old, score = standings[i], scores[i]
         missed = i not in submitted or i not in grades
-        value = 0 if missed else score
-        skewed = asymmetry[i]
-        if strong and skewed is not None and skewed > rules.asymmetry:
-            value = 0
-        hard = score == 0
-        reputation, scored = old.reputation, old.scored
-        if value is not None and not scored:
-            if i in submitted:
-                reputation, scored = 100 * value, True
-        elif value is not None and (strong or missed or hard):
-            reputation = (rules.keep * reputation + (100 - rules.keep) * 100 * value) // 100
-        in_a_row = old.hard if score is None else (min(old.hard + 1, 255) if hard else 0)
-        after[i] = replace(old, reputation=reputation, scored=scored, hard=in_a_row)
+        after[i] = _judge(
+            rules, standings[i], scores[i], asymmetry[i], strong=strong, missed=missed, submitted=i in submitted
+        )
 
     middle = lower_median((after[i].reputation, 1) for i in active if after[i].scored) or 0
     low, flagged, excluded = set(), set(), set()
@@ -193,3 +181,20 @@ def settle(
     return Settlement(
         tuple(scores), tuple(asymmetry), strong, tuple(after), frozenset(low), frozenset(flagged), frozenset(excluded)
     )
+
+
+def _judge(
+    rules: Rules, old: Standing, score: int | None, skew: int | None, *, strong: bool, missed: bool, submitted: bool
+) -> Standing:
+    """A node's reputation and hard faults after a settlement."""
+    value = 0 if missed else score
+    if strong and skew is not None and skew > rules.asymmetry:
+        value = 0
+    reputation, scored = old.reputation, old.scored
+    if value is not None and not scored:
+        if submitted:
+            reputation, scored = 100 * value, True
+    elif value is not None and (strong or missed or score == 0):
+        reputation = (rules.keep * reputation + (100 - rules.keep) * 100 * value) // 100
+    hard = old.hard if score is None else (min(old.hard + 1, 255) if score == 0 else 0)
+    return replace(old, reputation=reputation, scored=scored, hard=hard)

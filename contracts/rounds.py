@@ -7,77 +7,54 @@ back and nothing is sent. That is what lets a run that was killed go on without 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from contracts.build import load_artefact
 from contracts.chain import Chain
-from contracts.cid import RAW, Cid, parse_cid
+from contracts.cid import RAW, parse_cid
 from contracts.errors import ContractRevert, LedgerError
-from contracts.event_log import Entry, EventLog
-from contracts.metrics import pack_metrics, unpack_metrics
-from contracts.records import NodeRecord, Receipt, Submission, TaskSpec
+from contracts.event_log import Entry
+from contracts.metrics import pack_metrics
+from contracts.packing import commitment, pack_resources
+from contracts.records import Receipt, TaskSpec
+from contracts.task_log import NO_GRADE, TaskLog
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
-NO_GRADE = 255
-"""In a node's list of grades: none given (to oneself)."""
+NOTHING = bytes(32)
 
 
-class FederatedRounds:
-    """One task. Made by `deploy` or `attach`.
-
-    Attributes:
-        address: The contract's (checksummed).
-        task: What the task was opened with.
-    """
-
-    def __init__(self, chain: Chain, address: str) -> None:
-        self.chain = chain
-        self.address = address
-        self._contract = chain.w3.eth.contract(address=address, abi=load_artefact()["abi"])
-        self._log = EventLog(chain, self._contract, int(self._view("openedAt")))
-        opened = self._log.find("TaskOpened")
-        if opened is None:
-            raise LedgerError(f"the chain has no record of the opening of {address}.", "Does the node keep old logs?")
-        self.task = TaskSpec(
-            experiment=opened.args["experiment"],
-            config_digest=bytes(opened.args["configDigest"]),
-            data_source=opened.args["source"],
-            max_rounds=int(opened.args["maxRounds"]),
-            nodes=tuple(opened.args["nodes"]),
-        )
-        self._index = {account: i for i, account in enumerate(self.task.nodes)}
+class FederatedRounds(TaskLog):
+    """One task: what its log says (TaskLog), and what an account can do in it. Made by `deploy` or `attach`."""
 
     @classmethod
     def deploy(cls, chain: Chain, account: LocalAccount, task: TaskSpec) -> FederatedRounds:
         """Open a task with an account made for it: its first transaction. If that was done already, attach.
 
         Raises:
-            ContractRevert: the task cannot be (no nodes, too many, twice the same, no rounds).
+            ContractRevert: the task cannot be (too many nodes, twice the same, no rounds, impossible rules).
             LedgerError: the account was used for something else, or for another task.
         """
         from eth_utils.address import to_checksum_address
 
         chain.wait_for_pending(account.address)
         address = address_of_first_contract(account.address)
+        nodes = [to_checksum_address(node) for node in task.nodes]
         if not chain.code(address):
             if chain.nonce(account.address):
                 raise LedgerError(f"account {account.address} was used before: a task is opened with a fresh one.")
             artefact = load_artefact()
             factory = chain.w3.eth.contract(abi=artefact["abi"], bytecode=artefact["bytecode"])
-            nodes = [to_checksum_address(node) for node in task.nodes]
-            chain.send(
-                account,
-                factory.constructor(task.config_digest, task.max_rounds, nodes, task.experiment, task.data_source),
-            )
+            least = task.min_nodes or len(nodes) or 1
+            terms = (task.config_digest, task.max_rounds, least, task.deposit, tuple(asdict(task.rules).values()))
+            call = factory.constructor(terms, nodes, task.experiment, task.data_source)
+            chain.send(account, call, value=task.pool)
         opened = cls.attach(chain, address)
-        wanted = (task.config_digest, task.max_rounds, tuple(node.lower() for node in task.nodes))
-        found = opened.task
-        if wanted != (found.config_digest, found.max_rounds, tuple(node.lower() for node in found.nodes)):
-            raise LedgerError(
-                f"the contract at {address} is of another task (config {found.config_digest.hex()[:16]})."
-            )
+        if opened.task != TaskSpec(**{**_fields(task), "nodes": tuple(nodes), "min_nodes": opened.task.min_nodes}):
+            digest = opened.task.config_digest.hex()[:16]
+            raise LedgerError(f"the contract at {address} is of another task (config {digest}).")
         return opened
 
     @classmethod
@@ -94,26 +71,31 @@ class FederatedRounds:
             raise LedgerError(f"the contract at {address} is not this version's FederatedRounds.")
         return cls(chain, address)
 
-    # -- writing ----------------------------------------------------------------------------------------------------
+    # -- taking part ------------------------------------------------------------------------------------------------
 
-    def register(self, account: LocalAccount, exchange_key: bytes) -> Receipt:
-        """Take part, with an X25519 public key (32 bytes)."""
-        node = self.index_of(account.address)
+    def register(self, account: LocalAccount, exchange_key: bytes, signing_key: bytes | None = None) -> Receipt:
+        """Take part and pay the deposit.
+
+        Args:
+            account: The node's.
+            exchange_key: X25519 public key, 32 bytes.
+            signing_key: SHA-256 of the ML-DSA-65 public key that it signs with; None: it signs with its account.
+        """
+        if self.task.nodes:
+            self.index_of(account.address)
+        key = NOTHING if signing_key is None else _word(signing_key, "the digest of a signing key")
         return self._once(
             account,
-            self._contract.functions.register(_word(exchange_key, "an exchange key")),
-            lambda: self._log.find("NodeRegistered", node=node),
-            {"exchangeKey": exchange_key},
+            self._contract.functions.register(_word(exchange_key, "an exchange key"), key),
+            lambda: self._registration(account.address),
+            {"exchangeKey": exchange_key, "signingKey": key},
+            value=self.task.deposit,
         )
 
     def agree_map(self, account: LocalAccount, digest: bytes | str) -> Receipt:
         """State which feature map this node computed: the SHA-256 of its file, or its CID (one block)."""
         node = self.index_of(account.address)
-        if isinstance(digest, str):
-            cid = parse_cid(digest)
-            if cid.codec != RAW:
-                raise LedgerError(f"the feature map {digest} is larger than one block of 256 KiB.")
-            digest = cid.digest
+        digest = _digest(digest, "the feature map")
         return self._once(
             account,
             self._contract.functions.agreeMap(_word(digest, "a digest")),
@@ -121,50 +103,163 @@ class FederatedRounds:
             {"digest": digest},
         )
 
-    def submit(self, account: LocalAccount, round_: int, cid: str, metrics: Mapping[str, float]) -> Receipt:
-        """Publish this node's model of a round, by its CID, with the node's own metrics."""
+    # -- a round ----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        account: LocalAccount,
+        round_: int,
+        cid: str,
+        metrics: Mapping[str, float],
+        *,
+        signature: str,
+        resources: Mapping[str, float] | None = None,
+    ) -> Receipt:
+        """Publish this node's model of a round.
+
+        Args:
+            account: The node's.
+            round_: The open round.
+            cid: Of the model file.
+            metrics: The node's own (METRIC_NAMES).
+            signature: CID of the signature file, one block.
+            resources: What the model took (RESOURCE_NAMES): the node's own statement. Not compared when repeated.
+        """
         node = self.index_of(account.address)
         content = parse_cid(cid).v1
-        word = pack_metrics(metrics)
+        word, signed = pack_metrics(metrics), _digest(signature, "the signature")
+        took = pack_resources(resources or {})
         return self._once(
             account,
-            self._contract.functions.submit(round_, content.digest, content.codec, word),
+            self._contract.functions.submit(round_, content.digest, content.codec, word, took, signed),
             lambda: self._log.find("ModelSubmitted", round_=round_, node=node),
-            {"digest": content.digest, "codec": content.codec, "metrics": word},
+            {"digest": content.digest, "codec": content.codec, "metrics": word, "signature": signed},
         )
 
-    def grade(self, account: LocalAccount, round_: int, grades: Mapping[int, int]) -> Receipt:
-        """Give this node's grades of a round: 0..100 for every peer, by node index."""
+    def commit(self, account: LocalAccount, round_: int, grades: Mapping[int, int], salt: bytes) -> Receipt:
+        """Bind this node to its grades of a round: 0..100 for every peer that submitted, by node index."""
         node = self.index_of(account.address)
-        row = bytearray([NO_GRADE] * len(self.task.nodes))
+        bound = commitment(self.address, round_, node, salt, self._row(round_, grades))
+        return self._once(
+            account,
+            self._contract.functions.commit(round_, bound),
+            lambda: self._log.find("GradesCommitted", round_=round_, node=node),
+            {"commitment": bound},
+        )
+
+    def reveal(self, account: LocalAccount, round_: int, grades: Mapping[int, int], salt: bytes) -> Receipt:
+        """Show the grades that this node committed to."""
+        node = self.index_of(account.address)
+        row = self._row(round_, grades)
+        return self._once(
+            account,
+            self._contract.functions.reveal(round_, row, salt),
+            lambda: self._log.find("GradesRevealed", round_=round_, node=node),
+            {"grades": row, "salt": salt},
+        )
+
+    def settle(self, account: LocalAccount, round_: int, *, most: int = 64) -> Receipt:
+        """Close a round, in pages of `most` nodes; whoever does it, the result is the same. The last page's receipt."""
+        for _ in range(0, 256, 32):
+            receipt = self._page(account, round_, most)
+            if receipt is not None:
+                return receipt
+        raise LedgerError(f"round {round_} is not settled after all its pages.", "Resume the run later.")
+
+    def _page(self, account: LocalAccount, round_: int, most: int) -> Receipt | None:
+        pages = int(self._view("state")[6])
+
+        def done() -> Entry | None:
+            return self._log.find("RoundSettled", round_=round_)
+
+        if (earlier := done()) is not None:
+            return self._receipt_of(earlier)
+        nodes = int(self._view("state")[5])
+        if 32 * pages + max(32, most) >= nodes:
+            return self._once(account, self._contract.functions.settle(round_, most), done, {})
+        try:
+            self.chain.send(account, self._contract.functions.settle(round_, most))
+        except ContractRevert:
+            if done() is None and int(self._view("state")[6]) == pages:
+                raise
+        return None
+
+    def rollback(self, account: LocalAccount, target: int) -> Receipt:
+        """Vote to go on from the models of an earlier round (0: the common start)."""
+        node = self.index_of(account.address)
+        closed = self.settled_rounds()
+
+        def done() -> Entry | None:
+            votes = self._log.all("RollbackVoted", "RolledBack", "RoundSettled")
+            mine = None
+            for entry in votes:
+                if entry.name == "RollbackVoted":
+                    if entry.args["node"] == node and entry.args["target"] == target:
+                        mine = entry
+                elif entry.name == "RoundSettled" or entry.args["target"] != target:
+                    mine = None  # a vote holds until a round closes, or the base changes
+            return mine
+
+        if closed == 0:
+            raise LedgerError("no round is settled yet: there is nothing to go back to.")
+        return self._once(account, self._contract.functions.rollback(target), done, {})
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def conclude(self, account: LocalAccount, model: str, report: str) -> Receipt:
+        """State the final model and the report as this node has them, by their CIDs (one block each)."""
+        node = self.index_of(account.address)
+        digests = _digest(model, "the final model"), _digest(report, "the report")
+        return self._once(
+            account,
+            self._contract.functions.conclude(*digests),
+            lambda: self._log.find("Concluded", node=node),
+            {"model": digests[0], "report": digests[1]},
+        )
+
+    def abandon(self, account: LocalAccount) -> Receipt:
+        """End a task that nobody carries on."""
+        return self._once(account, self._contract.functions.abandon(), lambda: self._log.find("TaskEnded"), {})
+
+    def withdraw(self, account: LocalAccount) -> Receipt:
+        """Fetch what the account is owed once the task has ended."""
+
+        def done() -> Entry | None:
+            if self.owed(account.address):
+                return None
+            paid = [e for e in self._log.all("Withdrawn") if e.args["account"] == account.address]
+            return paid[-1] if paid else None
+
+        return self._once(account, self._contract.functions.withdraw(), done, {})
+
+    def owed(self, address: str) -> int:
+        """Wei that an account may withdraw now."""
+        return int(self.chain.call(self._contract.functions.owed(address)))
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def _row(self, round_: int, grades: Mapping[int, int]) -> bytes:
+        """A node's grades as the contract takes them: one byte a node that was known when the round opened."""
+        row = bytearray([NO_GRADE] * self.known_at(round_))
         for peer, value in grades.items():
-            if not (0 <= peer < len(row) and 0 <= value < NO_GRADE):
+            if not (0 <= peer < len(row) and 0 <= value <= 100):
                 raise LedgerError(f"grade {value} for node {peer}: nodes are 0..{len(row) - 1}, grades 0..100.")
             row[peer] = value
-        return self._once(
-            account,
-            self._contract.functions.grade(round_, bytes(row)),
-            lambda: self._log.find("GradesGiven", round_=round_, node=node),
-            {"grades": bytes(row)},
-        )
-
-    def settle(self, account: LocalAccount, round_: int) -> Receipt:
-        """Close a round whose grades are all in; whoever does it, the result is the same."""
-        return self._once(
-            account,
-            self._contract.functions.settle(round_),
-            lambda: self._log.find("RoundSettled", round_=round_),
-            {},
-        )
+        return bytes(row)
 
     def _once(
-        self, account: LocalAccount, call: Any, done: Callable[[], Entry | None], content: Mapping[str, Any]
+        self,
+        account: LocalAccount,
+        call: Any,
+        done: Callable[[], Entry | None],
+        content: Mapping[str, Any],
+        value: int = 0,
     ) -> Receipt:
         """Send `call` unless its event is there; what is there must have the same content."""
         earlier = done()
         if earlier is None:
             try:
-                receipt = self.chain.send(account, call)
+                receipt = self.chain.send(account, call, value=value)
             except ContractRevert:
                 # What a killed process had sent may have been mined in the meantime.
                 earlier = done()
@@ -182,86 +277,13 @@ class FederatedRounds:
                 f"(transaction {earlier.tx}).",
                 "It cannot be changed.",
             )
-        found = self.chain.receipt(earlier.tx)
+        return self._receipt_of(earlier)
+
+    def _receipt_of(self, entry: Entry) -> Receipt:
+        found = self.chain.receipt(entry.tx)
         if found is None:
-            raise LedgerError(f"transaction {earlier.tx} has vanished from the chain.", "Resume the run later.")
+            raise LedgerError(f"transaction {entry.tx} has vanished from the chain.", "Resume the run later.")
         return found
-
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    def index_of(self, address: str) -> int:
-        """The number of the node with this account.
-
-        Raises:
-            LedgerError: it is not on the task's allow-list.
-        """
-        if address not in self._index:
-            raise LedgerError(f"account {address} is no node of the task {self.address}.")
-        return self._index[address]
-
-    def nodes(self) -> list[NodeRecord]:
-        """The nodes that have registered, in order."""
-        reputation = self.reputation()
-        return [
-            NodeRecord(index=i, address=account, exchange_key=bytes(key), reputation=reputation[i])
-            for i, (account, key, _) in enumerate(self._view("nodes"))
-            if any(key)
-        ]
-
-    def exchange_keys(self) -> dict[int, bytes]:
-        """X25519 public keys of the nodes that have registered, by node index."""
-        return {node.index: node.exchange_key for node in self.nodes()}
-
-    def map_digest(self) -> bytes | None:
-        """SHA-256 of the agreed feature map; None until more than two thirds stated the same."""
-        digest = bytes(self._view("mapDigest"))
-        return digest if any(digest) else None
-
-    def submission(self, round_: int, node: int) -> Submission | None:
-        """What a node submitted in a round."""
-        entry = self._log.find("ModelSubmitted", round_=round_, node=node)
-        return None if entry is None else _submission(entry)
-
-    def submissions(self, round_: int) -> list[Submission]:
-        """All submissions of a round, in the order of nodes."""
-        return [_submission(entry) for entry in self._log.of_round("ModelSubmitted", round_)]
-
-    def grades(self, round_: int) -> dict[int, dict[int, int]]:
-        """The grades of a round: grader -> graded -> 0..100."""
-        return {
-            int(entry.args["node"]): {j: g for j, g in enumerate(entry.args["grades"]) if g != NO_GRADE}
-            for entry in self._log.of_round("GradesGiven", round_)
-        }
-
-    def open_round(self) -> int:
-        """The round that takes submissions and grades; 0 before the first and after the last."""
-        return int(self._view("openRound"))
-
-    def settled_rounds(self) -> int:
-        """How many rounds are settled."""
-        return int(self._view("settledRounds"))
-
-    def reputation(self) -> list[int]:
-        """Reputation of every node now, in hundredths of a grade (0..10000)."""
-        return [int(value) for value in self._view("reputation")]
-
-    def reputation_after(self, round_: int) -> list[int]:
-        """Reputation of every node as a round's settlement left it, in hundredths of a grade.
-
-        Raises:
-            LedgerError: the round is not settled.
-        """
-        entry = self._log.find("RoundSettled", round_=round_)
-        if entry is None:
-            raise LedgerError(f"round {round_} of task {self.address} is not settled.")
-        return [int(value) for value in entry.args["reputation"]]
-
-    def gas_used(self) -> int:
-        """Gas of all transactions of the task, its opening included."""
-        return self._log.gas_used()
-
-    def _view(self, name: str) -> Any:
-        return self.chain.call(self._contract.get_function_by_name(name)())
 
 
 def address_of_first_contract(account: str) -> str:
@@ -276,22 +298,24 @@ def address_of_first_contract(account: str) -> str:
 def gas_budget(nodes: int, rounds: int) -> int:
     """Gas that any one account of a task needs at most: to open it, or to take part and settle every round.
 
-    Measured (solc 0.8.37, cancun): opening 1.54M + 46k a node, submission 106k, grades 67k (135k above 31 nodes),
-    settlement 88k, 105k, 234k, 1.97M with 1, 3, 10, 50 nodes; with a margin for the estimate of the last one.
+    From the gas table (docs/gas.md), with a margin for the estimate of the largest transaction: opening 4.5M + 46k a
+    node; a round 50k to submit, 100k + 1k a node to grade, and its settlement.
     """
-    settlement = 80_000 + 13_000 * nodes + 600 * nodes**2
-    return 2_500_000 + 60_000 * nodes + rounds * (180_000 + 1_300 * nodes + settlement)
+    settlement = 150_000 + 40_000 * nodes + 900 * nodes**2
+    return 5_500_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settlement)
 
 
-def _submission(entry: Entry) -> Submission:
-    return Submission(
-        round=int(entry.args["round"]),
-        node=int(entry.args["node"]),
-        cid=str(Cid(int(entry.args["codec"]), bytes(entry.args["digest"]))),
-        metrics=unpack_metrics(int(entry.args["metrics"])),
-        tx=entry.tx,
-        block=entry.block,
-    )
+def _fields(task: TaskSpec) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in TaskSpec.__dataclass_fields__}
+
+
+def _digest(value: bytes | str, what: str) -> bytes:
+    if isinstance(value, bytes):
+        return _word(value, f"the digest of {what}")
+    cid = parse_cid(value)
+    if cid.codec != RAW:
+        raise LedgerError(f"{what} {value} is larger than one block of 256 KiB.")
+    return cid.digest
 
 
 def _word(value: bytes, what: str) -> bytes:
