@@ -16,7 +16,6 @@ from contracts.rpc_errors import redact, translated
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
-    from contracts.embedded import EmbeddedChain
 
 __all__ = ["Chain", "connect", "redact"]
 
@@ -27,8 +26,6 @@ PROBE_SECONDS = 4.5
 """How long a node may take to answer at all; a name that does not resolve included."""
 MINED_SECONDS = 300.0
 """How long a transaction may wait to be mined."""
-EMBEDDED_GAS = 25_000_000
-"""Gas limit of a transaction on the embedded chain, below the block's; what is not used is not paid."""
 RUN_GAS = 10_000_000
 """Gas that an account is funded for where the caller does not say."""
 LOG_BLOCKS = 5_000
@@ -37,12 +34,13 @@ TRANSFER_GAS = 21_000
 """What a transfer of money uses."""
 
 
-def connect(spec: str | Path, funded: Sequence[str] = ()) -> Chain:
+def connect(spec: str | Path, funded: Sequence[str] = (), *, clock: Callable[[], float] | None = None) -> Chain:
     """Open a chain.
 
     Args:
         spec: The file of an embedded chain (made where there is none), or the http(s) URL of a JSON-RPC node.
         funded: Accounts that the first block of a new embedded chain funds.
+        clock: The embedded chain's, in seconds since 1970; the machine's where it is None.
 
     Raises:
         LedgerBusy: another process has the file open.
@@ -54,10 +52,9 @@ def connect(spec: str | Path, funded: Sequence[str] = ()) -> Chain:
         return _connect_url(text)
     if isinstance(spec, str) and "://" in text:
         raise LedgerError(f"{redact(text)}: a chain is a file or an http(s) URL.", "For example http://127.0.0.1:8545.")
-    from contracts.embedded import open_embedded
+    from contracts.local_chain import open_local
 
-    w3, backend = open_embedded(Path(spec), funded)
-    return Chain(w3, kind="embedded", where=text, chain_id=w3.eth.chain_id, embedded=backend)
+    return open_local(Path(spec), funded, clock, where=text)
 
 
 def _connect_url(url: str) -> Chain:
@@ -118,14 +115,12 @@ class Chain:
         kind: Literal["embedded", "json-rpc"],
         where: str,
         chain_id: int,
-        embedded: EmbeddedChain | None = None,
     ) -> None:
         self.w3 = w3
         self.kind = kind
         self.chain_id = chain_id
         self.gas_used = 0
         self.where = where
-        self._embedded = embedded
 
     def __enter__(self) -> Self:
         return self
@@ -137,8 +132,6 @@ class Chain:
 
     def close(self) -> None:
         """Give the chain free for others."""
-        if self._embedded is not None:
-            self._embedded.database.close()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -179,9 +172,6 @@ class Chain:
 
     def logs(self, address: str, first: int, last: int) -> list[Any]:
         """Everything that a contract logged in blocks `first` to `last`, in order."""
-        if self._embedded is not None:
-            with translated(self.where):
-                return list(self._embedded.logs(address, first, last))
         found: list[Any] = []
         step = LOG_BLOCKS
         while first <= last:
@@ -202,8 +192,6 @@ class Chain:
     def gas_of(self, transactions: Sequence[str]) -> list[int]:
         """Gas of mined transactions, in their order."""
         with translated(self.where):
-            if self._embedded is not None:
-                return [self._embedded.gas_used(bytes.fromhex(tx[2:])) for tx in transactions]
             return [int(self.w3.eth.get_transaction_receipt(tx)["gasUsed"]) for tx in transactions]
 
     def receipt(self, tx: str) -> Receipt | None:
@@ -226,7 +214,7 @@ class Chain:
     def send(self, account: LocalAccount, call: Any, *, value: int = 0) -> Receipt:
         """Sign a contract call (or deployment) with `account`, send it, and wait until it is mined.
 
-        It is tried out first, so that what the contract would refuse is not sent and costs nothing.
+        What the contract refuses is not mined and costs nothing: a node is asked to try it out first.
 
         Args:
             account: Who signs and pays.
@@ -247,18 +235,16 @@ class Chain:
             built = call.build_transaction(fixed)
         message = {key: built[key] for key in ("to", "data", "value") if built.get(key)}
         with translated(self.where, abi):
-            if self.kind == "embedded":
-                self.w3.eth.call({**message, "from": account.address})
-                gas = EMBEDDED_GAS
-            else:
-                # A margin, for others may move the contract's state before this is mined.
-                gas = int(self.w3.eth.estimate_gas({**message, "from": account.address}) * 1.25) + 60_000
+            gas = self._gas_for({**message, "from": account.address})
         return self._transact(account, {"value": 0, **message, "gas": gas}, abi)
+
+    def _gas_for(self, message: Mapping[str, Any]) -> int:
+        """The gas limit to send a call with; raises where the contract refuses it."""
+        # A margin, for others may move the contract's state before this is mined.
+        return int(self.w3.eth.estimate_gas(message) * 1.25) + 60_000
 
     def wait_for_pending(self, address: str) -> None:
         """Wait until everything that an account sent is mined: what a killed process sent may be under way."""
-        if self.kind == "embedded":
-            return
 
         def done() -> bool | None:
             with translated(self.where):
@@ -296,20 +282,23 @@ class Chain:
     def _transact(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
         transaction = {**fields, **self.fees(), "nonce": self.nonce(account.address), "chainId": self.chain_id}
         signed = account.sign_transaction(transaction)
-        tx = _hex(signed.hash)
+        receipt = self._deliver(bytes(signed.raw_transaction), _hex(signed.hash), transaction, account.address, abi)
+        self.gas_used += receipt.gas_used
+        return receipt
+
+    def _deliver(
+        self, raw: bytes, tx: str, transaction: Mapping[str, Any], sender: str, abi: Sequence[Mapping[str, Any]]
+    ) -> Receipt:
+        """Send what is signed, and wait until it is mined."""
         try:
             with translated(self.where, abi):
-                self.w3.eth.send_raw_transaction(signed.raw_transaction)
+                self.w3.eth.send_raw_transaction(raw)
         except LedgerError as error:
             # The answer to an attempt may get lost, and the transaction be there all the same.
             if isinstance(error, ContractRevert) or (not _says_known(error.message) and self.receipt(tx) is None):
                 raise
-        return self._mined(tx, transaction, account.address, abi)
-
-    def _mined(self, tx: str, transaction: Mapping[str, Any], sender: str, abi: Sequence[Mapping[str, Any]]) -> Receipt:
         mined = self.wait_until(lambda: self._receipt(tx), f"transaction {tx}")
         receipt = _as_receipt(mined)
-        self.gas_used += receipt.gas_used
         if mined["status"] != 1:
             again = {k: transaction[k] for k in ("to", "data", "gas", "value") if k in transaction} | {"from": sender}
             with translated(self.where, abi):

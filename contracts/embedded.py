@@ -1,22 +1,22 @@
 """The embedded chain: a real EVM (py-evm, through eth-tester) whose state lies in one SQLite file.
 
-Every transaction is mined into a block of its own and committed with a flush to the disk before its hash is given
-out: what was acknowledged survives a kill at any instant. One process at a time.
+Every transaction is executed once, mined into a block of its own and committed with a flush to the disk before its hash
+is given out: what was acknowledged survives a kill at any instant, and what the contract refuses leaves no trace. One
+process at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from eth.abc import StateAPI
 from eth.chains.base import MiningChain
 from eth.db.atomic import AtomicDB
-from eth.db.backends.base import BaseDB
 from eth.db.schema import SchemaV1
 from eth.exceptions import HeaderNotFound, TransactionNotFound
 from eth.vm.forks import PragueVM
@@ -31,7 +31,9 @@ from hexbytes import HexBytes
 from web3 import EthereumTesterProvider, Web3
 from web3.providers.eth_tester.defaults import API_ENDPOINTS
 
-from contracts.errors import LedgerBusy, LedgerError
+from contracts.errors import LedgerError
+from contracts.records import Receipt
+from contracts.state_db import SqliteDB
 
 # py-evm logs a traceback of every failed write; what failed is told by the error itself.
 logging.getLogger("eth.db.AtomicDBWriteBatch").setLevel(logging.CRITICAL + 1)
@@ -40,80 +42,7 @@ CHAIN_ID = 1337
 GENESIS_TIME = 1_700_000_000
 ALLOWANCE = to_wei(1_000_000, "ether")
 """What every funded account has in the first block."""
-
-
-class SqliteDB(BaseDB):
-    """py-evm's key-value store in SQLite. Writes gather in one transaction until `commit`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
-            self._sql.execute("pragma locking_mode=exclusive")
-            self._sql.execute("pragma journal_mode=wal")
-            self._sql.execute("pragma synchronous=full")
-            # Taking the write lock now tells a second process at once, and keeps it out to the end.
-            self._sql.execute("begin exclusive")
-            self._sql.execute(
-                "create table if not exists state(key blob primary key, value blob not null) without rowid"
-            )
-            self._sql.execute("commit")
-        except sqlite3.Error as error:
-            raise self._explain(error) from None
-
-    def _explain(self, error: sqlite3.Error) -> LedgerError:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            return LedgerBusy(
-                f"the chain {self._path} is in use by another process.",
-                "Wait until that one ends, or name another folder; to share a chain, start a node (anvil, geth) and "
-                "give its URL with --chain.",
-            )
-        if "full" in text or "I/O" in text:
-            return LedgerError(f"the disk is full: the chain {self._path} cannot be written.", "Make room.")
-        if "not a database" in text or "malformed" in text:
-            return LedgerError(f"{self._path} is no chain, or is damaged ({text}).", "Name another file or folder.")
-        return LedgerError(f"the chain {self._path} cannot be opened or written ({text}).", "Name another folder.")
-
-    def __getitem__(self, key: bytes) -> bytes:
-        row = self._run("select value from state where key=?", key).fetchone()
-        if row is None:
-            raise KeyError(key)
-        value: bytes = row[0]
-        return value
-
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        self._begin()
-        self._run("insert or replace into state values(?,?)", key, value)
-
-    def __delitem__(self, key: bytes) -> None:
-        self._begin()
-        if self._run("delete from state where key=?", key).rowcount == 0:
-            raise KeyError(key)
-
-    def _exists(self, key: bytes) -> bool:
-        return self._run("select 1 from state where key=?", key).fetchone() is not None
-
-    def _begin(self) -> None:
-        if not self._sql.in_transaction:
-            self._run("begin immediate")
-
-    def _run(self, statement: str, *values: bytes) -> sqlite3.Cursor:
-        try:
-            return self._sql.execute(statement, values)
-        except sqlite3.Error as error:
-            raise self._explain(error) from None
-
-    def commit(self) -> None:
-        """Make what was written since the last commit durable, all of it or nothing."""
-        if self._sql.in_transaction:
-            self._run("commit")
-
-    def close(self) -> None:
-        """Give the file free; what was not committed is dropped."""
-        if self._sql.in_transaction:
-            self._run("rollback")
-        self._sql.close()
+NOBODY = "0x0000000000000000000000000000000000000000"
 
 
 class _Blocks(MiningChain):
@@ -123,18 +52,27 @@ class _Blocks(MiningChain):
     vm_configuration = ((0, PragueVM),)
 
     def create_header_from_parent(self, parent_header: Any, **parameters: Any) -> Any:
-        return super().create_header_from_parent(parent_header, **{**parameters, "gas_limit": parent_header.gas_limit})
+        fixed = {"gas_limit": parent_header.gas_limit, "timestamp": parent_header.timestamp + 1}
+        return super().create_header_from_parent(parent_header, **{**parameters, **fixed})
 
     def get_transaction_builder(self) -> Any:
         return self.get_vm().get_transaction_builder()
 
 
 class EmbeddedChain(pyevm.PyEVMBackend):
-    """eth-tester's backend over a chain on the disk."""
+    """eth-tester's backend over a chain on the disk.
 
-    def __init__(self, path: Path, funded: Sequence[str]) -> None:
+    Attributes:
+        clock: Seconds since 1970; what the next block's timestamp is taken from, and what a view sees as the time.
+            Blocks go forward by a second at least, whatever it says.
+        database: The file; close it at the end.
+    """
+
+    def __init__(self, path: Path, funded: Sequence[str], clock: Callable[[], float] | None = None) -> None:
+        self.clock = clock or time.time
         self.account_keys = ()  # nobody signs here: transactions come signed
-        self._last_sent: Any = None
+        self._mined: tuple[bytes, Any, Any] | None = None  # the last transaction's hash, its block, its receipt
+        self._state: tuple[bytes, StateAPI] | None = None
         self.database = SqliteDB(path)
         state = AtomicDB(self.database)
         if SchemaV1.make_canonical_head_hash_lookup_key() in state:
@@ -145,57 +83,114 @@ class EmbeddedChain(pyevm.PyEVMBackend):
         self.chain = _Blocks.from_genesis(state, genesis, {to_canonical_address(a): account for a in funded})
         self.database.commit()
 
+    # -- blocks -----------------------------------------------------------------------------------------------------
+
+    def _next_header(self) -> Any:
+        """The header of the block that a transaction sent now would be mined into."""
+        header = self.chain.header  # py-evm's, a second after the last block
+        return header.copy(
+            timestamp=max(int(self.clock()), header.timestamp),
+            mix_hash=hashlib.sha256(header.parent_hash).digest(),
+        )
+
+    def transact(self, raw: bytes) -> Receipt:
+        """Execute a signed transaction, and mine it unless it reverts: then nothing is kept of it.
+
+        Raises:
+            TransactionFailed: it reverted; with the data in hex.
+            LedgerError: the disk is full.
+        """
+        transaction = self.chain.get_transaction_builder().decode(raw)
+        header = self._next_header()
+        vm = self.chain.get_vm(header)
+        receipt, computation = vm.apply_transaction(header, transaction)
+        if computation.is_error:
+            raise _failed(computation)
+        self._mine(vm, vm.add_receipt_to_header(header, receipt), (transaction,), (receipt,))
+        found = self.chain.get_canonical_head()
+        return Receipt(tx="0x" + transaction.hash.hex(), block=found.block_number, gas_used=receipt.gas_used)
+
+    def _mine(self, vm: Any, header: Any, transactions: tuple[Any, ...], receipts: tuple[Any, ...]) -> bytes:
+        """Seal a block and commit it before anybody is told; all of it, or nothing."""
+        try:
+            filled = vm.set_block_transactions_and_withdrawals(vm.get_block(), header, transactions, receipts)
+            block = vm.finalize_block(vm.pack_block(filled, blob_gas_used=0)).block
+            self.chain.chaindb.persist_block(block)
+            self.database.commit()
+        except BaseException:
+            self.database.rollback()
+            raise
+        self.chain.header = self.chain.create_header_from_parent(block.header)
+        if transactions:
+            self._mined = (transactions[0].hash, block, receipts)
+        found: bytes = block.hash
+        return found
+
     def mine_blocks(self, num_blocks: int = 1, coinbase: bytes = pyevm.ZERO_ADDRESS) -> tuple[bytes, ...]:
-        """Mine, and commit before anybody is told."""
+        """Mine empty blocks; their hashes."""
         mined = []
         for _ in range(num_blocks):
-            parent = self.chain.get_canonical_head()
-            block = self.chain.mine_block(
-                coinbase=coinbase,
-                mix_hash=hashlib.sha256(parent.hash).digest(),
-                timestamp=max(int(time.time()), parent.timestamp + 1),
-                blob_gas_used=0,
-            )
-            self.database.commit()
-            mined.append(block.hash)
+            header = self._next_header().copy(coinbase=coinbase)
+            mined.append(self._mine(self.chain.get_vm(header), header, (), ()))
         return tuple(mined)
 
-    def send_raw_transaction(self, raw_transaction: bytes) -> bytes:
-        """Apply a signed transaction; its sender, once recovered (milliseconds of ECDSA), is kept for the receipt."""
-        transaction = self.chain.get_transaction_builder().decode(raw_transaction)
-        self.chain.apply_transaction(transaction)
-        self._last_sent = transaction
-        found: bytes = transaction.hash
-        return found
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> StateAPI:
+        """Accounts as the last block left them; for reading only."""
+        root = self.chain.header.parent_hash
+        if self._state is None or self._state[0] != root:
+            self._state = (root, self.chain.get_vm(self.chain.header).state)
+        return self._state[1]
+
+    def head_number(self) -> int:
+        """Number of the last block."""
+        number: int = self.chain.header.block_number - 1
+        return number
+
+    def base_fee(self) -> int:
+        """Wei per gas that the next block takes."""
+        fee: int = self.chain.header.base_fee_per_gas
+        return fee
 
     # eth-tester walks back through all blocks to find a transaction; the chain's own index knows it at once.
 
     def _find(self, transaction_hash: bytes) -> tuple[Any, Any, int]:
+        """A transaction's block, the receipts of that block, its place there."""
+        wanted = bytes(transaction_hash)
+        if self._mined is not None and self._mined[0] == wanted:
+            return self._mined[1], self._mined[2], 0  # its sender is recovered already, which costs
         try:
-            number, index = self.chain.chaindb.get_transaction_index(bytes(transaction_hash))
+            number, index = self.chain.chaindb.get_transaction_index(wanted)
             block = self.chain.get_canonical_block_by_number(number)
         except (TransactionNotFound, HeaderNotFound, KeyError):
-            raise UnknownTransaction(f"no transaction 0x{bytes(transaction_hash).hex()}") from None
-        sent = self._last_sent
-        known = sent is not None and sent.hash == bytes(transaction_hash)
-        return block, sent if known else block.transactions[index], index
+            raise UnknownTransaction(f"no transaction 0x{wanted.hex()}") from None
+        return block, block.get_receipts(self.chain.chaindb), index
 
     def get_transaction_by_hash(self, transaction_hash: bytes) -> Any:
         """A transaction, in eth-tester's form."""
-        block, transaction, index = self._find(transaction_hash)
-        return pyevm.serialize_transaction(block, transaction, index, False)
+        block, _, index = self._find(transaction_hash)
+        return pyevm.serialize_transaction(block, block.transactions[index], index, False)
 
     def get_transaction_receipt(self, transaction_hash: bytes) -> Any:
         """A receipt, in eth-tester's form."""
-        block, transaction, index = self._find(transaction_hash)
-        receipts = block.get_receipts(self.chain.chaindb)
+        block, receipts, index = self._find(transaction_hash)
+        transaction = block.transactions[index]
         return pyevm.serialize_transaction_receipt(block, receipts, transaction, index, False, self.chain.get_vm())
+
+    def receipt(self, transaction_hash: bytes) -> Receipt | None:
+        """What became of a transaction; None where it is not mined."""
+        try:
+            block, receipts, index = self._find(transaction_hash)
+        except UnknownTransaction:
+            return None
+        gas = receipts[index].gas_used  # a block has one transaction, so that the sum up to it is its own
+        return Receipt(tx="0x" + bytes(transaction_hash).hex(), block=block.number, gas_used=gas)
 
     def gas_used(self, transaction_hash: bytes) -> int:
         """Gas of a mined transaction."""
-        block, _, index = self._find(transaction_hash)
-        totals = [0, *(receipt.gas_used for receipt in block.get_receipts(self.chain.chaindb))]
-        gas: int = totals[index + 1] - totals[index]  # a receipt holds the sum up to it
+        _, receipts, index = self._find(transaction_hash)
+        gas: int = receipts[index].gas_used
         return gas
 
     def logs(self, address: str, first: int, last: int) -> list[dict[str, Any]]:
@@ -226,25 +221,58 @@ class EmbeddedChain(pyevm.PyEVMBackend):
                     place += 1
         return found
 
+    def view(self, to: str, data: bytes) -> bytes:
+        """What a contract's view gives in the block that would be mined now.
+
+        Raises:
+            TransactionFailed: it reverted; with the data in hex.
+        """
+        header = self._next_header()
+        vm = self.chain.get_vm(header)
+        place, nobody = to_canonical_address(to), to_canonical_address(NOBODY)
+        computation = vm.execute_bytecode(
+            origin=nobody,
+            gas_price=0,
+            gas=header.gas_limit,
+            to=place,
+            sender=nobody,
+            value=0,
+            data=data,
+            code=vm.state.get_code(place),
+            code_address=place,
+        )
+        if computation.is_error:
+            raise _failed(computation)
+        output: bytes = computation.output
+        return output
+
     def call(self, transaction: dict[str, Any], block_number: Any = "latest") -> bytes:
-        """As eth-tester's, but free of charge, and a revert carries its data in hex."""
-        header = pyevm._get_block_by_number(self.chain, block_number).header
-        asked = {"gas": header.gas_limit, **transaction}
-        unsigned = self._get_normalized_and_unsigned_evm_transaction(asked, block_number)
+        """As eth-tester's, but free of charge, a revert carries its data in hex, and the time is now's."""
+        header = self._next_header()
+        if block_number not in ("latest", "pending", "safe", "finalized"):
+            asked = pyevm._get_block_by_number(self.chain, block_number).header
+            header = self.chain.create_header_from_parent(asked)
+        transaction = {"gas": header.gas_limit, **transaction}
+        unsigned = self._get_normalized_and_unsigned_evm_transaction(transaction, block_number)
         spoofed = pyevm.EVMSpoofTransaction(
             unsigned, from_=transaction["from"], max_fee_per_gas=0, max_priority_fee_per_gas=0, gas_price=0
         )
-        with self.chain.get_vm(header).in_costless_state() as state:
-            computation = state.apply_transaction(spoofed)
+        computation = self.chain.get_vm(header.copy(base_fee_per_gas=0)).state.apply_transaction(spoofed)
         if computation.is_error:
-            cause = computation.error
-            data = cause.args[0] if cause.args and isinstance(cause.args[0], bytes) else None
-            raise TransactionFailed(type(cause).__name__ if data is None else "0x" + data.hex())
+            raise _failed(computation)
         output: bytes = computation.output
         return output
 
 
-def open_embedded(path: Path, funded: Sequence[str]) -> tuple[Web3, EmbeddedChain]:
+def _failed(computation: Any) -> TransactionFailed:
+    cause = computation.error
+    data = cause.args[0] if cause.args and isinstance(cause.args[0], bytes) else None
+    return TransactionFailed(type(cause).__name__ if data is None else "0x" + data.hex())
+
+
+def open_embedded(
+    path: Path, funded: Sequence[str], clock: Callable[[], float] | None = None
+) -> tuple[Web3, EmbeddedChain]:
     """Open the chain in a file, or begin one whose first block funds `funded`.
 
     Returns:
@@ -260,7 +288,10 @@ def open_embedded(path: Path, funded: Sequence[str]) -> tuple[Web3, EmbeddedChai
         raise LedgerError(
             f"the chain {path} cannot be made: {error.strerror}.", "Choose a folder you may write."
         ) from None
-    backend = EmbeddedChain(path, funded)
-    own = {"chainId": lambda *_: hex(CHAIN_ID)}
+    backend = EmbeddedChain(path, funded, clock)
+    own = {
+        "chainId": lambda *_: hex(CHAIN_ID),
+        "sendRawTransaction": lambda _, parameters: backend.transact(bytes(HexBytes(parameters[0]))).tx,
+    }
     endpoints = {**API_ENDPOINTS, "eth": {**API_ENDPOINTS["eth"], **own}}
     return Web3(EthereumTesterProvider(EthereumTester(backend), endpoints)), backend

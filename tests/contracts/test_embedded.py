@@ -16,6 +16,7 @@ from eth_account import Account
 from contracts.chain import connect
 from contracts.embedded import CHAIN_ID
 from contracts.errors import LedgerBusy, LedgerError
+from contracts.local_chain import LocalChain
 
 
 def test_it_is_found_again_as_it_was_left(tmp_path: Path) -> None:
@@ -35,11 +36,11 @@ def test_it_is_found_again_as_it_was_left(tmp_path: Path) -> None:
         assert chain.receipt("0x" + "ab" * 32) is None
 
 
-def test_blocks_go_forward_in_time_though_the_clock_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_go_forward_in_time_though_the_clock_does_not(tmp_path: Path) -> None:
     account = Account.create()
-    with connect(tmp_path / "c", [account.address]) as chain:
-        for clock in (2_000_000_000, 1_000, 2_000_000_000):
-            monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+    now = iter((2_000_000_000, 1_000, 2_000_000_000))
+    with connect(tmp_path / "c", [account.address], clock=lambda: next(now)) as chain:
+        for _ in range(3):
             chain.transfer(account, account.address, 1)
         times = [chain.w3.eth.get_block(n)["timestamp"] for n in range(1, 4)]
     assert times == [2_000_000_000, 2_000_000_001, 2_000_000_002]
@@ -78,9 +79,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     account = Account.create()
     path = tmp_path / "chain.sqlite"
     with connect(path, [account.address]) as chain:
+        assert isinstance(chain, LocalChain)
         done = chain.transfer(account, account.address, 1)
         # SQLite refuses to grow beyond this, with the words that it has for a full disk.
-        chain._embedded.database._sql.execute("pragma max_page_count=1")  # type: ignore[union-attr]
+        chain.embedded.database._sql.execute("pragma max_page_count=1")
 
         def fill() -> None:
             for _ in range(50):
