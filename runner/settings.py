@@ -25,6 +25,9 @@ class GradeSettings(Settings):
     generator_range: tuple[Positive, Positive] = Field((0.15, 6.0), description="The same of the generator.")
     stale: NonNegative = Field(0.35, description="A change since the last model below this share of the median: stale.")
     copy_distance: NonNegative = Field(0.1, description="Closer to another's last model than this share: a copy.")
+    norm_bound: Positive = Field(
+        1000.0, le=65_536, description="L2 norm of a block's parameters beyond which a model counts as absent."
+    )
     harm_loss: NonNegative = Field(0.15, description="Harm: benign loss this much above the peers' median ...")
     harm_ratio: NonNegative = Field(1.3, description="... together with a movement this many times the median.")
 
