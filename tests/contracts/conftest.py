@@ -1,30 +1,42 @@
-"""Chains with money on them, and tasks played as far as a test needs."""
+"""Chains with money on them whose time can be moved, and tasks played as far as a test needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
 
 from contracts.build import load_artefact
 from contracts.chain import Chain, connect
 from contracts.cid import cid_of
 from contracts.records import METRIC_NAMES, Receipt, TaskSpec
+from contracts.reputation import Rules
 from contracts.rounds import FederatedRounds
+from contracts.task_log import NO_GRADE
 
 METRICS = dict(zip(METRIC_NAMES, (0.9, 0.8, 0.7, 0.6, 0.5, -3.25), strict=True))
+SIGNATURE = str(cid_of(b"a signature"))
+QUICK = Rules(submit_seconds=1000, commit_seconds=200, reveal_seconds=300, setup_seconds=4000)
+"""Deadlines that a test may let pass."""
 
 
 class Bank:
-    """A chain, and fresh accounts that can pay on it."""
+    """A chain, and fresh accounts that can pay on it.
+
+    Attributes:
+        ahead: By how many seconds the embedded chain's clock is ahead of the machine's.
+    """
 
     def __init__(self, chain: Chain, ready: list[LocalAccount]) -> None:
         self.chain = chain
+        self.ahead = 0
         self._ready = ready
 
     def accounts(self, count: int) -> list[LocalAccount]:
@@ -35,13 +47,21 @@ class Bank:
         self.chain.fund([account.address for account in made], gas_each=30_000_000)
         return made
 
+    def wait(self, seconds: int) -> None:
+        """Let time pass on the chain."""
+        self.ahead += seconds
+        if self.chain.kind != "embedded":
+            for method, arguments in (("evm_increaseTime", [seconds]), ("evm_mine", [])):
+                self.chain.w3.provider.make_request(method, arguments)
+
 
 @pytest.fixture(scope="session")
 def embedded_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
-    accounts = [Account.create() for _ in range(700)]
+    accounts = [Account.create() for _ in range(2000)]
     path = tmp_path_factory.mktemp("chain") / "chain.sqlite"
-    with connect(path, [account.address for account in accounts]) as chain:
-        yield Bank(chain, accounts)
+    with connect(path, [account.address for account in accounts], clock=lambda: time.time() + bank.ahead) as chain:
+        bank = Bank(chain, accounts)
+        yield bank
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +75,10 @@ def bank(request: pytest.FixtureRequest) -> Bank:
     """The embedded chain, and with `-m server` anvil too."""
     found: Bank = request.getfixturevalue(f"{request.param}_bank")
     return found
+
+
+Grades = Mapping[int, Mapping[int, int]]
+"""Grader -> graded -> 0..100."""
 
 
 @dataclass
@@ -71,10 +95,19 @@ class Play:
     def chain(self) -> Chain:
         return self.bank.chain
 
-    def raw(self, account: LocalAccount, function: str, *arguments: Any) -> Receipt:
-        """Send straight to the contract, past the client's own checks."""
+    def function(self, name: str, *arguments: Any) -> Any:
         functions = self.chain.w3.eth.contract(address=self.contract.address, abi=load_artefact()["abi"])
-        return self.chain.send(account, functions.get_function_by_name(function)(*arguments))
+        return functions.get_function_by_name(name)(*arguments)
+
+    def raw(self, account: LocalAccount, function: str, *arguments: Any, value: int = 0) -> Receipt:
+        """Send straight to the contract, past the client's own checks."""
+        return self.chain.send(account, self.function(function, *arguments), value=value)
+
+    def view(self, function: str, *arguments: Any) -> Any:
+        return self.chain.call(self.function(function, *arguments))
+
+    def wait(self, seconds: int) -> None:
+        self.bank.wait(seconds)
 
     def register(self) -> None:
         for i, account in enumerate(self.accounts):
@@ -85,28 +118,71 @@ class Play:
         for account in self.accounts:
             self.contract.agree_map(account, b"m" * 32)
 
-    def submit(self, round_: int) -> None:
-        for i, account in enumerate(self.accounts):
-            self.contract.submit(account, round_, model(round_, i), METRICS)
+    def submit(self, round_: int, who: Collection[int] | None = None) -> None:
+        for i in self._all(who):
+            self.contract.submit(self.accounts[i], round_, model(round_, i), METRICS, signature=SIGNATURE)
 
-    def grade(self, round_: int, grades: Mapping[int, Mapping[int, int]]) -> None:
-        for i, account in enumerate(self.accounts):
-            self.contract.grade(account, round_, grades[i])
+    def commit(self, round_: int, grades: Grades) -> None:
+        for i, row in grades.items():
+            self.contract.commit(self.accounts[i], round_, row, salt(round_, i))
+
+    def reveal(self, round_: int, grades: Grades) -> None:
+        for i, row in grades.items():
+            self.contract.reveal(self.accounts[i], round_, row, salt(round_, i))
+
+    def grade(self, round_: int, grades: Grades) -> None:
+        self.commit(round_, grades)
+        self.reveal(round_, grades)
+
+    def settle(self, round_: int) -> Receipt:
+        return self.contract.settle(self.accounts[0], round_)
+
+    def round(self, round_: int, grades: Grades | None = None) -> None:
+        """A whole round, in which everybody does what is expected."""
+        self.submit(round_)
+        self.grade(round_, all_grades(range(len(self.accounts))) if grades is None else grades)
+        self.settle(round_)
+
+    def _all(self, who: Collection[int] | None) -> Collection[int]:
+        return range(len(self.accounts)) if who is None else who
 
 
 def key(node: int) -> bytes:
     return bytes([node + 1]) * 32
 
 
+def salt(round_: int, node: int) -> bytes:
+    return bytes(keccak(text=f"salt {round_} {node}"))
+
+
 def model(round_: int, node: int) -> str:
     return str(cid_of(f"model {round_} {node}".encode()))
 
 
-def all_grades(nodes: int, value: int = 80) -> dict[int, dict[int, int]]:
-    return {i: {j: value for j in range(nodes) if j != i} for i in range(nodes)}
+def all_grades(nodes: Collection[int], value: int = 80, **of: int) -> dict[int, dict[int, int]]:
+    """Everybody gives everybody the same grade; `n3=0`: node 3 gets another one from all."""
+    return {i: {j: of.get(f"n{j}", value) for j in nodes if j != i} for i in nodes}
 
 
-def open_task(bank: Bank, nodes: int, rounds: int = 2) -> Play:
-    opener, *accounts = bank.accounts(nodes + 1)
-    spec = TaskSpec("test", os.urandom(32), "stand-in", rounds, tuple(a.address for a in accounts))
+def row(grades: Mapping[int, int], nodes: int) -> bytes:
+    """A node's grades as the contract takes them."""
+    return bytes(grades.get(j, NO_GRADE) for j in range(nodes))
+
+
+def open_task(bank: Bank, nodes: int, rounds: int = 2, *, extra: int = 0, **fields: Any) -> Play:
+    """A task with `nodes` players on its allow-list; `extra` more accounts are known to the opener only.
+
+    `fields` are TaskSpec's; `nodes=()` opens it to anybody.
+    """
+    opener, *accounts = bank.accounts(nodes + extra + 1)
+    known = {
+        "experiment": "test",
+        "config_digest": os.urandom(32),
+        "data_source": "stand-in",
+        "max_rounds": rounds,
+        "nodes": tuple(a.address for a in accounts[:nodes]),
+        "rules": QUICK,
+        **fields,
+    }
+    spec = TaskSpec(**known)
     return Play(bank, opener, accounts, spec, FederatedRounds.deploy(bank.chain, opener, spec))
