@@ -206,8 +206,8 @@ class FederatedRounds(TaskLog):
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def conclude(self, account: LocalAccount, model: str, report: str) -> Receipt:
-        """State the final model and the report as this node has them, by their CIDs (one block each)."""
+    def conclude(self, account: LocalAccount, model: bytes | str, report: bytes | str) -> Receipt:
+        """State the final model and the report as this node has them: by digest, or by CID (one block each)."""
         node = self.index_of(account.address)
         digests = _digest(model, "the final model"), _digest(report, "the report")
         return self._once(
