@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError
+from runner.progress import Verdict
 from runner.run_folder import read_manifest, read_result
 from runner.store import RunIndex, RunInfo, RunStore, on_disk
 
@@ -108,7 +109,7 @@ def read_chain(name: str, url: str | None = None) -> dict[str, Any]:
         raise QrunError(f"the chain of run {info.run} ({where}) is gone.", "Without it there is no record to show.")
     with connect(where) as chain:
         contract = FederatedRounds.attach(chain, known["address"])
-        task, settled = contract.task, contract.settled_rounds()
+        task = contract.task
         digest = contract.map_digest()
         return {
             "kind": chain.kind,
@@ -121,36 +122,52 @@ def read_chain(name: str, url: str | None = None) -> dict[str, Any]:
             "data_source": task.data_source,
             "feature_map_digest": None if digest is None else digest.hex(),
             "max_rounds": task.max_rounds,
-            "settled_rounds": settled,
+            "settled_rounds": contract.settled_rounds(),
+            "phase": contract.phase().name.lower(),
+            "open_round": contract.open_round(),
+            "base": contract.base(),
             "nodes": [
                 {
                     "id": n.index,
                     "address": n.address,
                     "exchange_key": n.exchange_key.hex(),
+                    "signing_key": None if n.signing_key is None else n.signing_key.hex(),
                     "reputation": n.reputation / 100,
+                    "excluded": n.excluded,
                 }
                 for n in contract.nodes()
             ],
-            "rounds": [_round_on_chain(contract, number, settled) for number in range(1, task.max_rounds + 1)],
+            "rounds": [_round_on_chain(contract, number) for number in contract.rounds()],
         }
 
 
-def _round_on_chain(contract: FederatedRounds, number: int, settled: int) -> dict[str, Any]:
-    grades = contract.grades(number)
-    after = contract.reputation_after(number) if number <= settled else None
+def _round_on_chain(contract: FederatedRounds, number: int) -> dict[str, Any]:
+    grades, bound = contract.grades(number), contract.commitments(number)
+    settled = contract.settlement(number)
+    verdict = None if settled is None else Verdict.of(settled)
+    state = "void" if number in contract.voided() else ("settled" if verdict is not None else "open")
     return {
         "number": number,
-        "settled": number <= settled,
+        "base": contract.base_of(number),
+        "state": state,
+        "settled": verdict is not None,
         "nodes": [
             {
                 "id": s.node,
                 "cid": s.cid,
+                "signature": s.signature,
                 "tx": s.tx,
                 "block": s.block,
                 "metrics": s.metrics,
+                "resources": s.resources,
+                "committed": s.node in bound,
                 "grades": {str(k): v for k, v in sorted(grades.get(s.node, {}).items())},
-                "reputation": None if after is None else after[s.node] / 100,
+                "score": None if verdict is None else verdict.scores.get(s.node),
+                "reputation": None if verdict is None else verdict.reputation[s.node],
+                "said": "" if verdict is None else verdict.words(s.node),
             }
             for s in contract.submissions(number)
         ],
+        "absent": sorted(contract.active(number) - {s.node for s in contract.submissions(number)}),
+        "settlement": None if verdict is None else verdict.to_json(),
     }

@@ -1,4 +1,4 @@
-"""One peer: its records, its model, its account. What it knows of the others it reads from chain and store."""
+"""One peer: its records, its model, its grades. What it knows of the others is handed to it (runner/publishing.py)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from circuits.errors import QrunError
-from contracts.errors import ContentError
-from contracts.store import ContentStore
 from experiments.base import NodeShare
 from experiments.datasets.types import BoolArray, FloatArray
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics, evaluate
 from experiments.models.qgan import QGAN, Parameters, Progress, Trained
 from experiments.models.score import Scorer
+from runner.aggregate import join
 from runner.grades import Flat, Grade, Grader
 from runner.seeds import derive
-from runner.update import MAX_BYTES, Blocks, Input, Update, UpdateError, aggregate, dequantise, parse_update, quantise
-
-GRADING_RECORDS = 128
-"""Benign validation records that a grader tries a peer's discriminator on."""
+from runner.settings import FederationSettings, GradeSettings
+from runner.update import Blocks, Input, Update, dequantise
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the chain says was submitted: a CID, and the model behind it if it passed every check."""
+    """What the chain says was submitted: a CID, and the model behind it if it passed every check, else the reason."""
 
     cid: str
     update: Update | None
+    fault: str = ""
 
 
 @dataclass
@@ -41,7 +39,9 @@ class Peer:
         seed: The run's seed; everything random here is derived from it, the index and the round.
         config: SHA-256 of the run's config, hex.
         model: The QGAN that it trains.
-        store: Where models are fetched from and published to.
+        federation: How it joins the others' models.
+        grades: How it grades them.
+        gated: Whom its last review leaves out of its next aggregate.
     """
 
     index: int
@@ -49,7 +49,8 @@ class Peer:
     config: str
     share: NodeShare
     model: QGAN
-    store: ContentStore
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    grades: GradeSettings = field(default_factory=GradeSettings)
     feature_map_cid: str = ""
     train_features: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     validation_features: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -58,7 +59,12 @@ class Peer:
     gated: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.grader = Grader(self.index)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember no review: as before the first round."""
+        self.grader = Grader(self.index, self.grades)
+        self.gated = set()
 
     def use_map(self, feature_map: FeatureMap, cid: str) -> None:
         """Turn the node's records into features of the agreed map."""
@@ -67,42 +73,29 @@ class Peer:
         self.validation_features = feature_map.apply(self.share.validation)
         self.attack_features = feature_map.apply(self.share.attacks)
 
-    # -- models of others -------------------------------------------------------------------------------------------
-
-    def fetch(self, cid: str, round_: int, node: int) -> Published:
-        """Fetch a published model by CID and check it; one that fails any check counts as absent."""
-        try:
-            update = parse_update(self.store.get(cid, max_bytes=MAX_BYTES), self.model.shapes())
-        except (UpdateError, ContentError):
-            return Published(cid, None)
-        right = (
-            update.config == self.config
-            and update.feature_map == self.feature_map_cid
-            and update.round == round_
-            and update.node == node
-        )
-        return Published(cid, update if right else None)
-
-    def start(self, last: Mapping[int, Published], reputation: Mapping[int, int]) -> tuple[Blocks, tuple[Input, ...]]:
+    def start(self, last: Mapping[int, Published], weights: Mapping[int, int]) -> tuple[Blocks, tuple[Input, ...]]:
         """The aggregate that this node starts a round from, and what it is made of.
 
-        Peers' last models weigh as the contract's reputation says; who is gated by this node's own review, or whose
-        model failed a check, weighs nothing. If nothing is left, the node goes on from its own model.
+        Who is gated by this node's own review, or whose model failed a check, is left out. If nothing is left, the node
+        goes on from its own model; if it has none, from what the others have, gates or not.
+
+        Args:
+            last: The models of the round to go on from.
+            weights: What the contract's settlement of that round gives them; who weighs nothing is left out, whatever
+                the way of joining.
+
+        Raises:
+            QrunError: no model has weight.
         """
-        usable = {
-            j: p.update.blocks
-            for j, p in last.items()
-            if p.update is not None and j not in self.gated and reputation.get(j, 0) > 0
-        }
-        weights = {j: reputation[j] for j in usable}
+        known = {j: p.update.blocks for j, p in sorted(last.items()) if p.update is not None and weights.get(j, 0) > 0}
+        usable = {j: blocks for j, blocks in known.items() if j not in self.gated}
+        own = last.get(self.index)
+        if not usable and own is not None and own.update is not None:
+            return own.update.blocks, (Input(own.cid, 1),)
+        usable = usable or known
         if not usable:
-            own = last[self.index].update
-            if own is None:
-                raise QrunError(f"node {self.index} has no model to go on from.")
-            usable, weights = {self.index: own.blocks}, {self.index: 1}
-        order = sorted(usable)
-        blocks = aggregate([usable[j] for j in order], [weights[j] for j in order])
-        return blocks, tuple(Input(last[j].cid, weights[j]) for j in order)
+            raise QrunError(f"node {self.index} has no model to go on from.")
+        return joined(self.federation, usable, weights), tuple(Input(last[j].cid, weights[j]) for j in usable)
 
     # -- its own work -----------------------------------------------------------------------------------------------
 
@@ -115,11 +108,6 @@ class Peer:
             seed=derive(self.seed, "train", self.index, round_),
             progress=progress,
         )
-
-    def publish(self, round_: int, trained: Trained, inputs: tuple[Input, ...]) -> str:
-        """Serialise the trained model and put it into the store; its CID."""
-        update = Update(self.config, self.feature_map_cid, round_, self.index, quantise(trained.parameters), inputs)
-        return self.store.put(update.to_bytes())
 
     def scorer(self, parameters: Parameters, round_: int) -> Scorer:
         """A scorer with the round's common latents, so that models differ by their parameters only."""
@@ -146,17 +134,22 @@ class Peer:
 
     def review(self, start: Blocks, published: Mapping[int, Published]) -> dict[int, Grade]:
         """Grade every peer that submitted in this round; a model that failed a check gets 0."""
-        x = self.validation_features[:GRADING_RECORDS]
-        begin = dequantise(start)
+        x = self.validation_features[: self.grades.records]
         models = {j: dequantise(p.update.blocks) for j, p in published.items() if p.update is not None}
         grades = self.grader.review(
-            Flat.of(begin),
+            Flat.of(dequantise(start)),
             {j: Flat.of(m) for j, m in models.items()},
             {j: self.model.benign_loss(m, x) for j, m in models.items()},
-            self.model.benign_loss(begin, x),
         )
         for j, p in published.items():
             if j != self.index and p.update is None:
                 grades[j] = Grade(0, gated=True, fault="its model failed a check")
         self.gated = {j for j, grade in grades.items() if grade.gated}
         return grades
+
+
+def joined(settings: FederationSettings, models: Mapping[int, Blocks], weights: Mapping[int, int]) -> Blocks:
+    """Models by node as one, in the order of nodes, by the run's way of joining."""
+    order = sorted(models)
+    share = settings.hostile_share
+    return join(settings.aggregation, [models[j] for j in order], [weights[j] for j in order], share)

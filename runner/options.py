@@ -9,8 +9,7 @@ from typing import Any
 from backends.engines import DEFAULT_SHOTS
 from circuits.errors import UsageError
 from experiments.base import find
-from experiments.settings import DataSettings, ModelSettings, Settings
-from runner.config import RunConfig, build_config, merge, read_toml
+from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,9 +28,8 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 def nest(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the command line and Python users give them (qubits=4, partition="iid") put into their tables."""
     out: dict[str, Any] = {}
-    tables: tuple[tuple[str, type[Settings]], ...] = (("model", ModelSettings), ("data", DataSettings))
     for key, value in options.items():
-        table = next((name for name, model in tables if key in model.model_fields), None)
+        table = next((name for name, model in TABLES.items() if key in model.model_fields), None)
         out = merge(out, {key: value} if table is None else {table: {key: value}})
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from backends.target import Target
@@ -17,6 +19,46 @@ from runner.schema import FORMAT
 
 DIGITS = 6
 """Metrics in a result are rounded as they are on the chain."""
+
+
+KINDS = {
+    "TaskOpened": "open",
+    "NodeRegistered": "register",
+    "MapProposed": "map",
+    "ModelSubmitted": "submit",
+    "GradesCommitted": "commit",
+    "GradesRevealed": "reveal",
+    "RoundSettled": "settle",
+    "RollbackVoted": "rollback",
+}
+"""The event that every transaction of a kind logs, and the kind. Conclusions are none of them: they state the digest of
+the result, and so come after it; neither are pages of a settlement before its last, which log nothing."""
+
+
+@dataclass(frozen=True)
+class TransactionLog:
+    """Which transaction did what, and what each kind used.
+
+    Attributes:
+        gas: Kind -> gas of all its transactions, in the order in which the kinds first came.
+    """
+
+    gas: dict[str, int]
+    _by_step: Mapping[tuple[str, int, int], str]
+
+    @classmethod
+    def of(cls, contract: FederatedRounds, chain: Chain) -> TransactionLog:
+        """From the contract's log."""
+        entries = [e for e in contract.entries() if e.name in KINDS]
+        gas: dict[str, int] = {}
+        for entry, used in zip(entries, chain.gas_of([e.tx for e in entries]), strict=True):
+            kind = KINDS[entry.name]
+            gas[kind] = gas.get(kind, 0) + used
+        return cls(gas, {(e.name, int(e.args.get("round", 0)), int(e.args.get("node", 0))): e.tx for e in entries})
+
+    def tx(self, event: str, round_: int, node: int) -> str | None:
+        """The transaction of a step, None where it was not taken."""
+        return self._by_step.get((event, round_, node))
 
 
 def _round(metrics: Metrics | None) -> dict[str, float] | None:
@@ -59,6 +101,7 @@ def build_result(
     *,
     run: str,
     config: RunConfig,
+    manifest_sha256: str,
     study: Study,
     target: Target,
     circuit: CompiledCircuit,
@@ -76,15 +119,20 @@ def build_result(
 ) -> dict[str, Any]:
     """Everything that a finished run says, as plain JSON types."""
     reputation = contract.reputation()
+    log = TransactionLog.of(contract, chain)
     nodes = [
         {
             "id": record.index,
             "address": record.address,
+            "signing_key": None if record.signing_key is None else record.signing_key.hex(),
+            "register_tx": log.tx("NodeRegistered", 0, record.index),
+            "map_tx": log.tx("MapProposed", 0, record.index),
             "records": {
                 "train": len(study.shares[record.index].train),
                 "validation": len(study.shares[record.index].validation),
             },
             "reputation": reputation[record.index] / 100,
+            "excluded": record.excluded,
             "metrics": {part: _round(m) for part, m in final.nodes.get(record.index, {}).items()},
         }
         for record in contract.nodes()
@@ -94,20 +142,29 @@ def build_result(
         "run": run,
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest.hex(),
+        "manifest_sha256": manifest_sha256,
         "dataset": describe_dataset(study),
         "backend": describe_backend(config, target, circuit, device),
         "feature_map": {"cid": feature_map_cid},
         "nodes": nodes,
-        "rounds": as_json(rounds),
-        "final": {"cid": final.cid},
+        "rounds": _with_transactions(as_json(rounds), contract, log),
+        "rollbacks": [
+            {"round": int(e.args["round"]), "target": int(e.args["target"]), "spent": e.args["spent"], "tx": e.tx}
+            for e in contract.entries()
+            if e.name == "RolledBack"
+        ],
+        "final": {"cid": final.cid, "round": final.base},
         "metrics": {part: _round(m) for part, m in final.metrics.items()},
         "spread": {part: _spread(nodes, part) for part in ("holdout", "test")},
+        "artefacts": {},
         "chain": {
             "kind": chain.kind,
             "chain_id": chain.chain_id,
             "contract": contract.address,
+            "open_tx": log.tx("TaskOpened", 0, 0),
             "head": chain.head_number(),
-            "gas_used": contract.gas_used(),
+            "gas_used": sum(log.gas.values()),
+            "gas": log.gas,
         },
         "store": {"kind": store_kind},
         "versions": versions,
@@ -117,6 +174,21 @@ def build_result(
             "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
         },
     }
+
+
+def _with_transactions(
+    rounds: list[dict[str, Any]], contract: FederatedRounds, log: TransactionLog
+) -> list[dict[str, Any]]:
+    """The rounds with every node's commitment, and the transactions of commitment and reveal (null: there is none)."""
+    for entry in rounds:
+        number = entry["number"]
+        bound = contract.commitments(number)
+        for node in entry["nodes"]:
+            i = node["id"]
+            node["commitment"] = bound[i].hex() if i in bound else None
+            node["commit_tx"] = log.tx("GradesCommitted", number, i)
+            node["reveal_tx"] = log.tx("GradesRevealed", number, i)
+    return rounds
 
 
 def _spread(nodes: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]] | None:

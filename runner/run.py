@@ -15,7 +15,8 @@ from circuits.errors import QrunError
 from runner.config import RunConfig
 from runner.options import config_from
 from runner.places import Places
-from runner.play import Play, Prepared, prepare
+from runner.play import Play
+from runner.prepare import Prepared, prepare
 from runner.progress import Reporter, Warn
 from runner.run_folder import read_manifest, read_result
 from runner.store import RunIndex, RunInfo, RunStore, locked, on_disk, write_durably

@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-FORMAT = "qrun-result/1"
+FORMAT = "qrun-result/2"
 
 
 def schema() -> dict[str, Any]:

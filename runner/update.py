@@ -1,15 +1,17 @@
 """What a peer publishes after a round: parameters in fixed point, and the models they were made from.
 
-The bytes are canonical (one model, one CID) and the aggregation is integer arithmetic, so that any machine that has
-the published models computes the same aggregate, bit for bit.
+The bytes are canonical (one model, one CID) and the aggregation is integer arithmetic (runner/aggregate.py), so that
+any machine that has the published models computes the same aggregate, bit for bit; `start` is that aggregate's digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +19,13 @@ import numpy.typing as npt
 from circuits.errors import QrunError
 from circuits.hostile import load_json
 
-FORMAT = "qrun-update/1"
+FORMAT = "qrun-update/2"
 SCALE_BITS = 24
 """A parameter p is stored as round(p * 2**24): steps of 6e-8, float32's own at 1."""
 LIMIT = 1 << 40
 """Largest magnitude in fixed point (65,536): beyond it a model is broken or hostile."""
-MAX_WEIGHT_SUM = 1 << 20
-"""Largest sum of weights: LIMIT * MAX_WEIGHT_SUM stays well inside 63 bits."""
+MAX_WEIGHT = 10_000
+"""Largest weight of an input: full reputation."""
 MAX_BYTES = 16 << 20
 MAX_INPUTS = 256
 
@@ -31,6 +33,7 @@ IntArray = npt.NDArray[np.int64]
 Blocks = dict[str, IntArray]
 _CID = re.compile(r"[a-zA-Z0-9]{10,120}")
 _NAME = re.compile(r"[a-z0-9_.]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class UpdateError(QrunError):
@@ -56,6 +59,8 @@ class Update:
         node: Index of the publisher; -1 for the common start.
         blocks: name -> int64 array in fixed point (SCALE_BITS).
         inputs: Models and weights that the round started from.
+        start: `blocks_digest` of what training started from, which is the aggregate of the inputs; of a model that
+            nobody trained (the common start, the final aggregate), that of its own blocks.
     """
 
     config: str
@@ -64,6 +69,7 @@ class Update:
     node: int
     blocks: Blocks
     inputs: tuple[Input, ...]
+    start: str
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no white space, integers only. The same update gives the same bytes."""
@@ -74,13 +80,24 @@ class Update:
             "feature_map": self.feature_map,
             "round": self.round,
             "node": self.node,
-            "blocks": {
-                name: {"shape": list(block.shape), "values": block.reshape(-1).tolist()}
-                for name, block in self.blocks.items()
-            },
+            "blocks": _plain(self.blocks),
             "inputs": [{"cid": i.cid, "weight": i.weight} for i in self.inputs],
+            "start": self.start,
         }
-        return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+        return _canonical(body)
+
+
+def _plain(blocks: Blocks) -> dict[str, Any]:
+    return {name: {"shape": list(block.shape), "values": block.reshape(-1).tolist()} for name, block in blocks.items()}
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def blocks_digest(blocks: Blocks) -> str:
+    """SHA-256, hex, of blocks as they stand in a model file: names the parameters alone, whoever has them."""
+    return hashlib.sha256(_canonical(_plain(blocks))).hexdigest()
 
 
 def quantise(parameters: Mapping[str, npt.NDArray[np.floating]]) -> Blocks:
@@ -106,28 +123,6 @@ def dequantise(blocks: Blocks) -> dict[str, npt.NDArray[np.float64]]:
     return {name: block.astype(np.float64) / float(1 << SCALE_BITS) for name, block in blocks.items()}
 
 
-def aggregate(models: Sequence[Blocks], weights: Sequence[int]) -> Blocks:
-    """The weighted mean of models in fixed point, rounded half up: sum(w_i p_i) / sum(w_i), exact integers.
-
-    Raises:
-        UpdateError: no positive weight, a negative one, a sum over 2**20, or models of different shapes.
-    """
-    total = sum(weights)
-    if not models or len(models) != len(weights) or total <= 0 or min(weights) < 0 or total > MAX_WEIGHT_SUM:
-        raise UpdateError(f"cannot aggregate {len(models)} models with weights {list(weights)[:8]}.")
-    shapes = {name: block.shape for name, block in models[0].items()}
-    out: Blocks = {}
-    for model in models:
-        if {name: block.shape for name, block in model.items()} != shapes:
-            raise UpdateError("cannot aggregate models of different shapes.")
-    for name, shape in shapes.items():
-        weighted = np.zeros(shape, dtype=np.int64)
-        for model, weight in zip(models, weights, strict=True):
-            weighted += np.int64(weight) * model[name]
-        out[name] = (2 * weighted + total) // (2 * total)
-    return out
-
-
 def _need(condition: bool, what: str) -> None:
     if not condition:
         raise UpdateError(f"model file rejected: {what}.")
@@ -137,12 +132,20 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Update:
-    """Read a published model, hostile until checked: size, schema, shapes, range, canonical form.
+def norm_allowed(values: Iterable[int], bound: float) -> bool:
+    """Whether the L2 norm of a block's parameters, given in fixed point, is at most `bound`; in exact integers."""
+    return sum(v * v for v in values) <= int(bound * (1 << SCALE_BITS)) ** 2
+
+
+def parse_update(
+    data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None, *, norm_bound: float | None = None
+) -> Update:
+    """Read a published model, hostile until checked: size, schema, shapes, range, norms, canonical form.
 
     Args:
         data: The file's bytes (their CID is the store's business).
         shapes: The shapes that the run's model has; None accepts any.
+        norm_bound: The largest L2 norm of a block's parameters (grades.norm_bound); None accepts any.
 
     Raises:
         UpdateError: naming the first check that failed.
@@ -151,10 +154,11 @@ def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = Non
         body = load_json(data, max_bytes=MAX_BYTES, what="model file")
     except QrunError as error:
         raise UpdateError(error.message) from None
-    keys = {"format", "scale_bits", "config", "feature_map", "round", "node", "blocks", "inputs"}
+    keys = {"format", "scale_bits", "config", "feature_map", "round", "node", "blocks", "inputs", "start"}
     _need(isinstance(body, dict) and set(body) == keys, "its keys are not those of an update")
     _need(body["format"] == FORMAT and body["scale_bits"] == SCALE_BITS, f"not of format {FORMAT}")
-    _need(isinstance(body["config"], str) and bool(re.fullmatch(r"[0-9a-f]{64}", body["config"])), "config digest")
+    _need(isinstance(body["config"], str) and bool(_DIGEST.fullmatch(body["config"])), "config digest")
+    _need(isinstance(body["start"], str) and bool(_DIGEST.fullmatch(body["start"])), "digest of its start")
     _need(isinstance(body["feature_map"], str) and bool(_CID.fullmatch(body["feature_map"])), "feature map CID")
     _need(_is_int(body["round"]) and 0 <= body["round"] <= 1_000_000, "round number")
     _need(_is_int(body["node"]) and -1 <= body["node"] <= 100_000, "node index")
@@ -163,7 +167,7 @@ def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = Non
     for entry in body["inputs"]:
         _need(isinstance(entry, dict) and set(entry) == {"cid", "weight"}, "an input's keys")
         _need(isinstance(entry["cid"], str) and bool(_CID.fullmatch(entry["cid"])), "an input's CID")
-        _need(_is_int(entry["weight"]) and 0 < entry["weight"] <= MAX_WEIGHT_SUM, "an input's weight")
+        _need(_is_int(entry["weight"]) and 0 < entry["weight"] <= MAX_WEIGHT, "an input's weight")
         inputs.append(Input(entry["cid"], entry["weight"]))
     _need(isinstance(body["blocks"], dict) and 0 < len(body["blocks"]) <= 256, "its blocks")
     blocks: Blocks = {}
@@ -178,10 +182,13 @@ def parse_update(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = Non
         _need(isinstance(values, list) and all(map(_is_int, values)), f"block {name}: values are not integers")
         _need(len(values) == int(np.prod(shape, dtype=object)), f"block {name}: values do not fill its shape")
         _need(all(-LIMIT <= v <= LIMIT for v in values), f"block {name}: a value beyond 65,536")
+        _need(norm_bound is None or norm_allowed(values, norm_bound), f"block {name}: its norm is beyond {norm_bound}")
         blocks[name] = np.array(values, dtype=np.int64).reshape(shape)
     if shapes is not None:
         got = {name: block.shape for name, block in blocks.items()}
         _need(got == dict(shapes), "its shapes are not those of the run's model")
-    update = Update(body["config"], body["feature_map"], body["round"], body["node"], blocks, tuple(inputs))
+    update = Update(
+        body["config"], body["feature_map"], body["round"], body["node"], blocks, tuple(inputs), body["start"]
+    )
     _need(update.to_bytes() == data, "not in canonical form")
     return update

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from runner.progress import RoundResult
+from runner.progress import RoundResult, from_json
 
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
 
@@ -158,22 +158,35 @@ def _grades(grades: Mapping[Any, int]) -> str:
 
 
 def round_table(result: RoundResult) -> Table:
-    """Validation figures of the nodes and the aggregate, grades given, reputation, CID and transaction."""
+    """Validation figures of nodes and aggregate, grades given, score and reputation, what the contract says of it."""
     wide = _stdout().width >= 100
-    mark = "" if result.source == "official" else f", {result.source} data"
+    verdict = result.verdict
+    marks = ["" if result.source == "official" else f"{result.source} data"]
+    marks.append("" if verdict.strong else "weak settlement: grades disagree, so that it changes little")
+    marks.append("taken back by a rollback" if result.void else "")
+    told = "".join(f", {mark}" for mark in marks if mark)
+    start = "" if result.base in (0, result.number - 1) else f", from round {result.base}"
     table = _table(
-        f"Round {result.number} (validation{mark})",
-        ["node", "accuracy", "F1", "AUROC", "grades given", "rep.", "CID", *(["transaction"] if wide else [])],
-        numeric=range(1, 4),
+        f"Round {result.number}{start} (validation{told})",
+        ["node", "accuracy", "F1", "AUROC", "grades given", "score", "rep.", "CID", *(["transaction"] if wide else [])],
+        numeric=[*range(1, 4), 5, 6],
     )
     for n in result.nodes:
+        said = "model refused" if n.fault else verdict.words(n.node)
         table.add_row(
-            str(n.node),
+            f"{n.node} {said}".rstrip(),
             *(f"{n.metrics[m]:.4f}" for m in ("accuracy", "f1", "auroc")),
             _grades(n.grades),
+            str(verdict.scores.get(n.node, "-")),
             f"{n.reputation:.1f}",
             _short(n.cid),
             *([_short(n.tx)] if wide else []),
+            style="red" if said else None,
+        )
+    for node in result.absent:
+        said = ", ".join(["absent", *([word] if (word := verdict.words(node)) else [])])
+        table.add_row(
+            f"{node} {said}", *["-"] * 5, f"{verdict.reputation[node]:.1f}", *["-"] * (2 if wide else 1), style="red"
         )
     a = result.aggregate
     table.add_row("aggregate", *(f"{a[m]:.4f}" for m in ("accuracy", "f1", "auroc")), style="bold")
@@ -324,53 +337,52 @@ def show_run(run: Mapping[str, Any]) -> None:
     show_table("Run", ["what", "value"], facts)
     if run["result"] is not None:
         source = run["result"]["dataset"]["source"]
-        for r in run["result"]["rounds"]:
-            emit(round_table(RoundResult(r["number"], _nodes_of(r), r["aggregate"]["metrics"], source)))
+        for r in from_json(run["result"]["rounds"], source):
+            emit(round_table(r))
         show_result(run["result"], Path(run["path"]))
     elif run["state"] == "interrupted":
         emit(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
 
 
 def show_chain(record: Mapping[str, Any]) -> None:
-    """What the chain holds about a run: the task, the nodes, and a table a round."""
+    """What the chain holds about a run: the task, where it is, the nodes, and a table a round."""
     facts = ("kind", "chain_id", "contract", "head", "gas_used", "experiment", "config_digest", "data_source",
-             "feature_map_digest", "max_rounds", "settled_rounds")  # fmt: skip
+             "feature_map_digest", "max_rounds", "settled_rounds", "phase", "open_round", "base")  # fmt: skip
     show_table("On the chain", ["what", "value"], [[k, str(record[k])] for k in facts])
     show_table(
         "Nodes",
-        ["node", "address", "exchange key", "reputation"],
-        [[str(n["id"]), n["address"], _short(n["exchange_key"]), f"{n['reputation']:.1f}"] for n in record["nodes"]],
+        ["node", "address", "exchange key", "signs with", "reputation", ""],
+        [
+            [
+                str(n["id"]),
+                n["address"],
+                _short(n["exchange_key"]),
+                "its account" if n["signing_key"] is None else f"ML-DSA-65 {_short(n['signing_key'])}",
+                f"{n['reputation']:.1f}",
+                "excluded" if n["excluded"] else "",
+            ]
+            for n in record["nodes"]
+        ],
     )
     for r in record["rounds"]:
-        if not r["nodes"]:
-            continue
+        start = "the common start" if r["base"] == 0 else f"round {r['base']}"
         table = _table(
-            f"Round {r['number']}{'' if r['settled'] else ' (not settled)'}",
-            ["node", "block", "accuracy", "F1", "AUROC", "grades given", "reputation", "CID", "transaction"],
-            numeric=range(1, 5),
+            f"Round {r['number']} from {start} ({r['state']})",
+            ["node", "block", "accuracy", "F1", "AUROC", "grades given", "score", "reputation", "CID", "transaction"],
+            numeric=[*range(1, 5), 6, 7],
         )
         for n in r["nodes"]:
             table.add_row(
-                str(n["id"]),
+                f"{n['id']} {n['said']}".rstrip(),
                 str(n["block"]),
                 *(f"{n['metrics'][m]:.4f}" for m in ("accuracy", "f1", "auroc")),
-                _grades(n["grades"]),
+                _grades(n["grades"]) if n["grades"] or not n["committed"] else "committed",
+                "-" if n["score"] is None else str(n["score"]),
                 "-" if n["reputation"] is None else f"{n['reputation']:.1f}",
                 _short(n["cid"]),
                 _short(n["tx"]),
             )
         emit(table)
-
-
-def _nodes_of(round_: Mapping[str, Any]) -> tuple[Any, ...]:
-    from runner.progress import NodeRound
-
-    return tuple(
-        NodeRound(
-            n["id"], n["cid"], n["tx"], n["metrics"], {int(k): v for k, v in n["grades"].items()}, n["reputation"]
-        )
-        for n in round_["nodes"]
-    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

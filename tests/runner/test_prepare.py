@@ -12,7 +12,7 @@ from backends.twin.executor import TwinExecutor
 from circuits.errors import QrunError
 from runner.config import RunConfig
 from runner.options import config_from
-from runner.play import model_for, prepare
+from runner.prepare import model_for, prepare
 from runner.progress import Warn
 
 GRADIENTS = [{}, {"model": {"gradient": "spsa"}}, {"shots": 50}]

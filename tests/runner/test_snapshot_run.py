@@ -13,7 +13,7 @@ import pytest
 from backends.catalog import save_target
 from circuits.errors import QrunError, UsageError
 from runner.options import config_from
-from runner.play import prepare
+from runner.prepare import prepare
 from runner.progress import Warn
 from runner.schema import schema
 from tests.runner.conftest import SMALL, Qrun

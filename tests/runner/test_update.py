@@ -1,7 +1,8 @@
-"""Published models: canonical bytes, exact aggregation, hostile input."""
+"""Published models: canonical bytes, fixed point, norms, hostile input."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from fractions import Fraction
 
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 
 from runner.update import (
     LIMIT,
-    MAX_WEIGHT_SUM,
+    MAX_WEIGHT,
     SCALE_BITS,
     Input,
     Update,
     UpdateError,
-    aggregate,
+    blocks_digest,
     dequantise,
+    norm_allowed,
     parse_update,
     quantise,
 )
@@ -28,7 +30,7 @@ values = st.integers(-LIMIT, LIMIT)
 
 
 def update(blocks: dict[str, np.ndarray], inputs: tuple[Input, ...] = (Input(CID, 3),)) -> Update:
-    return Update("ab" * 32, CID, 2, 1, blocks, inputs)
+    return Update("ab" * 32, CID, 2, 1, blocks, inputs, "cd" * 32)
 
 
 @given(st.lists(values, min_size=6, max_size=6), st.lists(values, min_size=1, max_size=4))
@@ -37,7 +39,7 @@ def test_a_model_comes_back_as_it_was(first: list[int], second: list[int]) -> No
     data = update(blocks).to_bytes()
     back = parse_update(data, {k: v.shape for k, v in blocks.items()})
     assert back.inputs == (Input(CID, 3),)
-    assert (back.round, back.node) == (2, 1)
+    assert (back.round, back.node, back.start) == (2, 1, "cd" * 32)
     for name, block in blocks.items():
         np.testing.assert_array_equal(back.blocks[name], block)
     assert back.to_bytes() == data
@@ -48,41 +50,40 @@ def test_block_order_does_not_change_the_bytes() -> None:
     assert update({"a": a, "b": b}).to_bytes() == update({"b": b, "a": a}).to_bytes()
 
 
+def test_the_digest_of_blocks_names_them_and_nothing_else() -> None:
+    blocks = {"a": np.array([[1, 2]]), "b": np.array([3])}
+    # By hand: canonical JSON of the blocks alone.
+    text = b'{"a":{"shape":[1,2],"values":[1,2]},"b":{"shape":[1],"values":[3]}}'
+    assert blocks_digest(blocks) == hashlib.sha256(text).hexdigest()
+    assert blocks_digest(dict(reversed(blocks.items()))) == blocks_digest(blocks)
+    assert text in update(blocks).to_bytes()
+    for other in ({"a": np.array([1, 2]), "b": np.array([3])}, {"a": np.array([[1, 2]]), "b": np.array([4])}):
+        assert blocks_digest(other) != blocks_digest(blocks)
+
+
+@given(st.lists(values, min_size=1, max_size=6), st.floats(1e-6, 65_536))
+def test_norms_are_exact(block: list[int], bound: float) -> None:
+    squared = sum(Fraction(v, 1 << SCALE_BITS) ** 2 for v in block)
+    step = Fraction(1, 1 << SCALE_BITS)  # a bound counts in whole steps
+    if squared <= (Fraction(bound) - step) ** 2 and Fraction(bound) >= step:
+        assert norm_allowed(block, bound)
+    if squared > Fraction(bound) ** 2:
+        assert not norm_allowed(block, bound)
+
+
+def test_a_block_beyond_the_norm_bound_is_refused() -> None:
+    one = 1 << SCALE_BITS
+    data = update({"generator": np.array([3 * one, 4 * one])}).to_bytes()
+    assert parse_update(data, norm_bound=5.0)
+    with pytest.raises(UpdateError, match="generator: its norm is beyond 4.999"):
+        parse_update(data, norm_bound=4.999)
+
+
 @given(st.lists(st.floats(-60_000, 60_000), min_size=1, max_size=8))
 def test_fixed_point_is_within_half_a_step(parameters: list[float]) -> None:
     p = np.array(parameters)
     back = dequantise(quantise({"x": p}))["x"]
     assert np.abs(back - p).max() <= 2.0 ** -(SCALE_BITS + 1)
-
-
-@given(st.lists(st.tuples(st.lists(values, min_size=3, max_size=3), st.integers(0, 10_000)), min_size=1, max_size=50))
-def test_aggregation_is_the_exact_weighted_mean(models: list[tuple[list[int], int]]) -> None:
-    weights = [w for _, w in models]
-    if sum(weights) == 0:
-        weights[0] = 1
-    got = aggregate([{"x": np.array(v)} for v, _ in models], weights)["x"]
-    for k in range(3):
-        exact = Fraction(sum(w * v[k] for w, (v, _) in zip(weights, models, strict=True)), sum(weights))
-        rounded = (exact + Fraction(1, 2)).__floor__()
-        assert int(got[k]) == rounded
-
-
-def test_aggregation_does_not_overflow_at_its_limits() -> None:
-    top = {"x": np.array([LIMIT, -LIMIT])}
-    got = aggregate([top, top], [MAX_WEIGHT_SUM // 2, MAX_WEIGHT_SUM // 2])["x"]
-    np.testing.assert_array_equal(got, [LIMIT, -LIMIT])
-
-
-@pytest.mark.parametrize("weights", [[0, 0], [-1, 2], [MAX_WEIGHT_SUM, 1], [1]])
-def test_weights_that_make_no_mean_are_refused(weights: list[int]) -> None:
-    model = {"x": np.array([1])}
-    with pytest.raises(UpdateError, match="cannot aggregate"):
-        aggregate([model, model], weights)
-
-
-def test_models_of_different_shapes_are_refused() -> None:
-    with pytest.raises(UpdateError, match="different shapes"):
-        aggregate([{"x": np.array([1])}, {"x": np.array([1, 2])}], [1, 1])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 65_537.0])
@@ -114,6 +115,14 @@ def damaged(change: str) -> bytes:
             body["note"] = "hello"
         case "weight":
             body["inputs"][0]["weight"] = 0
+        case "large weight":
+            body["inputs"][0]["weight"] = MAX_WEIGHT + 1
+        case "start":
+            body["start"] = "CD" * 32
+        case "no start":
+            del body["start"]
+        case "old format":
+            body["format"] = "qrun-update/1"
         case "format":
             body["format"] = "other/1"
         case "digest":
@@ -128,7 +137,7 @@ def damaged(change: str) -> bytes:
 @pytest.mark.parametrize(
     "change",
     ["float", "nan", "bool", "huge value", "shape", "negative shape", "other shape", "extra block", "extra key",
-     "weight", "format", "digest", "round", "cid"],
+     "weight", "large weight", "start", "no start", "old format", "format", "digest", "round", "cid"],
 )  # fmt: skip
 def test_a_hostile_model_is_refused(change: str) -> None:
     with pytest.raises(UpdateError):

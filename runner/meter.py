@@ -1,0 +1,65 @@
+"""What a node's circuits took: an executor around an executor that counts what the inner one says it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, cast
+
+import torch
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.protocol import DifferentiableExecutor, Executor, Request, Result
+from circuits.types import CompiledCircuit
+
+
+class Meter:
+    """Passes everything through to an executor, and adds up circuits, shots and QPU seconds of its results.
+
+    An engine that samples runs one circuit a sample; an exact one runs none, and counts nothing.
+
+    Args:
+        inner: The executor that does the work.
+    """
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.differentiable = inner.differentiable
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.circuits = 0
+        self.shots = 0
+        self.qpu_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.inner.__exit__(kind, error, trace)
+
+    def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
+        """As the inner executor's."""
+        results = self.inner.run(requests, seed=seed)
+        for result in results:
+            shots = result.metadata.get("shots")
+            if shots:
+                self.circuits += len(result.values)
+                self.shots += int(shots) * len(result.values)
+            self.qpu_seconds += float(result.metadata.get("qpu_seconds") or 0.0)
+        return results
+
+    def expectations(
+        self,
+        circuit: CompiledCircuit,
+        observables: tuple[SparsePauliOp, ...],
+        inputs: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """As the inner executor's, which is exact where it has this."""
+        return cast(DifferentiableExecutor, self.inner).expectations(circuit, observables, inputs, weights)
