@@ -17,16 +17,8 @@ from pathlib import Path
 from eth_utils.crypto import keccak
 
 from contracts import trie
-from contracts.block_file import (
-    HEAD_KEY,
-    NUMBER_KEY,
-    Account,
-    BlockFile,
-    Header,
-    SignedTransaction,
-    TransactionReceipt,
-    number_key,
-)
+from contracts.block_file import HEAD_KEY, NUMBER_KEY, BlockFile, number_key
+from contracts.blocks import Account, Header, SignedTransaction, TransactionReceipt
 from contracts.errors import LedgerBusy, LedgerError
 from contracts.rlp import decode, encode, number
 
