@@ -1,16 +1,33 @@
-"""How the nodes come to share sums: exchange keys registered on the chain, and masks that cancel in pairs."""
+"""How the nodes come together: the task on its chain, keys registered there, and masks that cancel in pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
 from circuits.errors import QrunError
+from contracts.chain import Chain
 from contracts.rounds import FederatedRounds
 from contracts.signatures import mldsa_key, signing_key
 from experiments.features.secure_sum import ExchangeKey, MaskedSum
 from runner.keys import NodeKeys
+
+
+def attach_task(chain: Chain, known: Mapping[str, Any]) -> FederatedRounds:
+    """The task that a run remembers (chain_id, address), on the chain that is given now.
+
+    Raises:
+        QrunError: it is not there.
+    """
+    if chain.chain_id != known["chain_id"] or not chain.code(known["address"]):
+        raise QrunError(
+            f"the run began on chain {known['chain_id']} with contract {known['address']}, which is not on the "
+            f"chain given now (id {chain.chain_id}).",
+            "Give the chain that it began on; on another one, start it anew.",
+        )
+    return FederatedRounds.attach(chain, known["address"])
 
 
 def open_secure_sum(contract: FederatedRounds, accounts: Sequence[LocalAccount], own: Sequence[NodeKeys]) -> MaskedSum:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from runner.commands import rollback
 from runner.commands.base import JsonOption, RunArgument, complete_backend, complete_experiment, guarded, print_json
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ backends_app = typer.Typer(help="Devices, and the noisy twins of devices.", no_a
 runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no_args_is_help=True)
 app.add_typer(backends_app, name="backends")
 app.add_typer(runs_app, name="runs")
+rollback.add(runs_app)
 
 
 def _version(value: bool) -> None:
@@ -91,6 +93,16 @@ def experiment(
             help="How benign records are dealt: iid, or dirichlet:ALPHA over protocol and service. \\[default: iid]"
         ),
     ] = None,
+    aggregation: Annotated[
+        str | None,
+        typer.Option(
+            help="How models are joined: reputation, mean, median, trimmed-mean or krum. \\[default: reputation]"
+        ),
+    ] = None,
+    signatures: Annotated[
+        str | None,
+        typer.Option(help="How models are signed: secp256k1, or ml-dsa-65 (post-quantum). \\[default: secp256k1]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all the experiment's randomness. \\[default: 0]")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
     full: Annotated[bool | None, typer.Option("--full", help="Train on KDDTrain+, all 125,973 records.")] = None,
@@ -127,6 +139,8 @@ def experiment(
         "qubits": qubits,
         "reps": reps,
         "entanglement": entanglement,
+        "aggregation": aggregation,
+        "signatures": signatures,
     }
     from runner.places import Places
 

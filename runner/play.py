@@ -25,7 +25,7 @@ from contracts.rounds import FederatedRounds, gas_budget
 from contracts.store import ContentStore, open_store
 from experiments.base import Study, find
 from experiments.features.agreement import agree, node
-from runner.agreement import open_secure_sum
+from runner.agreement import attach_task, open_secure_sum
 from runner.config import RunConfig
 from runner.federation import Federation
 from runner.keys import RunKeys, load_or_create
@@ -161,8 +161,7 @@ class Play:
                 "Put the run's blocks back; without them start the run anew.",
             )
         data = opened.content.get(report["cid"], max_bytes=MAX_RESULT)
-        known = self.store.get("contract")
-        contract = FederatedRounds.attach(opened.chain, self._here(opened.chain, known))
+        contract = attach_task(opened.chain, self.store.get("contract"))
         model = parse_cid(report["model"]).digest
         with self.store.phase("chain"):
             for account in opened.accounts:
@@ -252,26 +251,11 @@ class Play:
             contract = FederatedRounds.deploy(chain, opened.opener, task)
             store.put("contract", {"chain_id": chain.chain_id, "address": contract.address})
             return contract
-        contract = FederatedRounds.attach(chain, self._here(chain, known))
+        contract = attach_task(chain, known)
         left = config.rounds - contract.settled_rounds()
         if left:
             chain.fund(opened.everyone[1:], key, gas_each=gas_budget(config.nodes, left))
         return contract
-
-    @staticmethod
-    def _here(chain: Chain, known: Mapping[str, Any]) -> str:
-        """The address of the run's contract, which has to be on this chain.
-
-        Raises:
-            QrunError: it is not.
-        """
-        if chain.chain_id != known["chain_id"] or not chain.code(known["address"]):
-            raise QrunError(
-                f"the run began on chain {known['chain_id']} with contract {known['address']}, which is not on the "
-                f"chain given now (id {chain.chain_id}).",
-                "Give the chain that it began on; on another one, start it anew.",
-            )
-        return str(known["address"])
 
     def _member(self, index: int, study: Study, opened: Opened) -> Member:
         config = self.config

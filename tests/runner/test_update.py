@@ -75,7 +75,7 @@ def test_a_block_beyond_the_norm_bound_is_refused() -> None:
     one = 1 << SCALE_BITS
     data = update({"generator": np.array([3 * one, 4 * one])}).to_bytes()
     assert parse_update(data, norm_bound=5.0)
-    with pytest.raises(UpdateError, match="generator: its norm is beyond 4.999"):
+    with pytest.raises(UpdateError, match=r"generator: its norm is beyond 4\.999"):
         parse_update(data, norm_bound=4.999)
 
 
