@@ -134,6 +134,11 @@ class EmbeddedChain(pyevm.PyEVMBackend):
             mined.append(self._mine(self.chain.get_vm(header), header, (), ()))
         return tuple(mined)
 
+    def now(self) -> int:
+        """The timestamp of a block that would be mined now."""
+        found: int = self._next_header().timestamp
+        return found
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def state(self) -> StateAPI:

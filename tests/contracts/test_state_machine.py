@@ -1,0 +1,25 @@
+"""The contract against the model of its rules: random calls of honest and hostile accounts.
+
+`python -m tests.contracts.state_machine --steps N` plays more of them, and others.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contracts.state_machine import MET, STEPS, play
+
+
+def test_a_few_tasks_in_random_order() -> None:
+    play(examples=3, steps=40)
+
+
+@pytest.mark.slow
+def test_many_tasks_in_random_order() -> None:
+    """About a minute; the same calls every time."""
+    before = STEPS.total()
+    play(examples=45)
+    print(f"state machine: {STEPS.total() - before} calls on the chain and in the model; {dict(MET)}")
+    assert STEPS.total() - before > 1000
+    for met in ("settlements that exclude", "settlements that are weak", "RolledBack", "Withdrawn", "Concluded"):
+        assert MET[met], met
