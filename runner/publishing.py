@@ -80,7 +80,7 @@ class Publishing:
         """The blocks that all nodes begin with.
 
         Raises:
-            ContentError: it is not in the store, or is damaged.
+            UpdateError: it is not in the store, or is damaged.
         """
         return self._parse(self.start_cid).blocks
 
@@ -88,7 +88,7 @@ class Publishing:
         """A model that a node of this process has published.
 
         Raises:
-            ContentError: it is not in the store, or is damaged.
+            UpdateError: it is not in the store, or is damaged.
         """
         return self._parse(cid)
 
@@ -143,8 +143,15 @@ class Publishing:
 
     # -- checks -----------------------------------------------------------------------------------------------------
 
+    def _get(self, cid: str, max_bytes: int, what: str) -> bytes:
+        try:
+            return self.store.get(cid, max_bytes=max_bytes)
+        except ContentError:
+            # The store's own words name a folder of this machine; what is said here goes into the result.
+            raise UpdateError(f"{what} {cid} is not in the store, damaged, or larger than {max_bytes} bytes.") from None
+
     def _parse(self, cid: str) -> Update:
-        data = self.store.get(cid, max_bytes=MAX_BYTES)
+        data = self._get(cid, MAX_BYTES, "model file")
         return parse_update(data, self.shapes, norm_bound=self.config.grades.norm_bound)
 
     def _fetch(self, submission: Submission) -> Published:
@@ -200,7 +207,7 @@ class Publishing:
             self._nodes = {node.index: node for node in self.contract.nodes()}
         node = self._nodes[submission.node]
         check(
-            self.store.get(submission.signature, max_bytes=MAX_SIGNATURE),
+            self._get(submission.signature, MAX_SIGNATURE, "signature file"),
             self.statement(submission.round, submission.node, submission.cid),
             address=node.address,
             signing_key=node.signing_key,
