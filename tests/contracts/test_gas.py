@@ -1,0 +1,40 @@
+"""What the contract costs: the committed table is the measured one, and keeps the bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import gas
+from tests.benchmarks.rounds_cost import measure
+
+PAGE = Path(__file__).parents[2] / "docs" / "gas.md"
+
+
+def within_bounds(costs: gas.Costs) -> None:
+    assert max(costs.submit[1] + costs.submit[2]) <= gas.MOST_SUBMISSION
+    for r in (1, 2):
+        assert costs.grades(r) <= gas.MOST_GRADES + gas.MOST_GRADES_A_PEER * (costs.nodes - 1)
+    assert max(page for pages in costs.settle.values() for page in pages) < gas.BLOCK / 2
+
+
+def test_small_tasks_keep_the_bounds() -> None:
+    within_bounds(gas.play(3))
+
+
+@pytest.mark.slow
+def test_the_committed_table_is_the_measured_one() -> None:
+    measured = [gas.play(nodes) for nodes in gas.SIZES]
+    for costs in measured:
+        within_bounds(costs)
+    page = gas.tables(measured, gas.play(gas.SIZES[1], open_to_all=True))
+    assert page == PAGE.read_text(), "run `python -m tests.benchmarks.gas > docs/gas.md`"
+
+
+@pytest.mark.slow
+def test_ten_nodes_and_ten_rounds_cost_less_than_15_seconds() -> None:
+    cost = measure(nodes=10, rounds=10)
+    assert cost.transactions == 1 + 10 + 10 + 10 * (10 + 10 + 10 + 1) + 10
+    assert cost.chain_seconds + cost.store_seconds < 15
+    assert cost.read_seconds < 2
