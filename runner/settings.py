@@ -28,8 +28,13 @@ class GradeSettings(Settings):
     norm_bound: Positive = Field(
         1000.0, le=65_536, description="L2 norm of a block's parameters beyond which a model counts as absent."
     )
-    harm_loss: NonNegative = Field(0.15, description="Harm: benign loss this much above the peers' median ...")
-    harm_ratio: NonNegative = Field(1.3, description="... together with a movement this many times the median.")
+    floor: Positive = Field(0.2, le=1, description="Usual cosine of movements below which grades fall with it.")
+    generator_floor: Positive = Field(0.3, le=1, description="The same of the generator.")
+    free_ratio: Positive = Field(1.5, description="A discriminator may move so many times the median at no cost.")
+    loss_range: tuple[NonNegative, Positive] = Field(
+        (1.5, 3.0),
+        description="Loss on benign records above the peers' median: where it begins to cost, and costs all.",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> GradeSettings:
@@ -37,6 +42,8 @@ class GradeSettings(Settings):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: the first of the two is the smaller")
+        if self.loss_range[0] >= self.loss_range[1]:
+            raise ValueError("loss_range: the first of the two is the smaller")
         return self
 
 
@@ -56,12 +63,12 @@ class FederationSettings(Settings):
     setup_seconds: Seconds = Field(30 * 86_400, description="For registration and map; then the task may be abandoned.")
     warn: Grade = Field(50, description="Percent of the median reputation below which a node is flagged.")
     low_early: Grade = Field(25, description="Percent below which it is low, in the first settlements.")
-    low_late: Grade = Field(15, description="The same after them.")
+    low_late: Grade = Field(25, description="The same after them.")
     early: int = Field(3, ge=0, le=255, description="How many settlements are the first ones.")
     strong_early: Grade = Field(35, description="Median score that a settlement needs to act, in the first ones.")
-    strong_late: Grade = Field(70, description="The same after them.")
-    asymmetry: Grade = Field(35, description="Typical difference of grades given and received that is too much.")
-    keep: Grade = Field(70, description="Percent of a reputation that a settlement keeps.")
+    strong_late: Grade = Field(50, description="The same after them.")
+    asymmetry: Grade = Field(60, description="Typical difference of grades given and received that is too much.")
+    keep: Grade = Field(50, description="Percent of a reputation that a settlement keeps.")
     low_in_a_row: int = Field(2, ge=1, le=255, description="Strong settlements low in a row that exclude.")
     hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
 
