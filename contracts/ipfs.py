@@ -105,7 +105,7 @@ class IpfsStore:
 
     def get(self, cid: str, *, max_bytes: int) -> bytes:
         """A file, from here or else from the daemon; see ContentStore."""
-        return read_file(parse_cid(cid), self._block, max_bytes=max_bytes)
+        return read_file(parse_cid(cid), self.get_block, max_bytes=max_bytes)
 
     def has(self, cid: str) -> bool:
         """Whether the whole file is here or on the daemon, undamaged."""
@@ -119,7 +119,8 @@ class IpfsStore:
         """Close the connections."""
         self._client.close()
 
-    def _block(self, cid: Cid) -> bytes:
+    def get_block(self, cid: Cid) -> bytes:
+        """One block, from here or else from the daemon, hashed; what came is kept here."""
         try:
             block = self._local.get_block(cid)
             if cid.matches(block):

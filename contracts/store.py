@@ -62,14 +62,21 @@ class BlockStore:
 
     A block is written to a temporary file, flushed to the disk and then renamed, so that it is whole whenever it can
     be seen; children are written before parents, so that a root stands for the whole file.
+
+    Args:
+        folder: Where the blocks are; made where there is none.
+        read_only: Nothing is written, made or tidied up: the folder is evidence, or another process works in it.
     """
 
     kind = "blocks"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = Path(folder)
-        self._make(self.folder)
+        self._read_only = read_only
         self._temporary = self.folder / "tmp"
+        if read_only:
+            return
+        self._make(self.folder)
         self._make(self._temporary)
         for left in self._temporary.iterdir():  # by a process that was killed
             left.unlink(missing_ok=True)
@@ -113,6 +120,8 @@ class BlockStore:
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Keep one block durably; a damaged one of that name is replaced."""
+        if self._read_only:
+            raise LedgerError(f"the store {self.folder} was opened for reading only.")
         path = self._path(cid)
         try:
             if path.is_file() and path.read_bytes() == block:

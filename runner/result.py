@@ -155,7 +155,7 @@ def build_result(
         ],
         "final": {"cid": final.cid, "round": final.base},
         "metrics": {part: _round(m) for part, m in final.metrics.items()},
-        "spread": {part: _spread(nodes, part) for part in ("holdout", "test")},
+        "spread": {part: spread(nodes, part) for part in ("holdout", "test")},
         "artefacts": {},
         "chain": {
             "kind": chain.kind,
@@ -191,7 +191,7 @@ def _with_transactions(
     return rounds
 
 
-def _spread(nodes: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]] | None:
+def spread(nodes: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]] | None:
     """Lowest and highest figure of the nodes' own last models, by metric."""
     figures = [n["metrics"][part] for n in nodes if n["metrics"].get(part)]
     if not figures:

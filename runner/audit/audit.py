@@ -1,0 +1,192 @@
+"""The audit of a run, from the evidence to what is found; nothing is believed that can be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.audit.checks import Findings
+from runner.audit.replay import Replay
+from runner.audit.sources import Evidence
+from runner.audit.task_state import TaskState
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        run: What was audited.
+        where: Chain, contract and head, for the reader.
+        findings: Every statement.
+    """
+
+    run: str
+    where: dict[str, Any]
+    findings: Findings
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is false."""
+        return not self.findings.of("false")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "format": "qrun-audit/1",
+            "run": self.run,
+            **self.where,
+            "sound": self.sound,
+            "counts": self.findings.counts(),
+            "checks": [check.to_dict() for check in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class WithData:
+    """What is computed again from the data.
+
+    Attributes:
+        folder: The data set's files; None to look for them.
+        node: Whose grades are computed again; None: everybody's.
+    """
+
+    folder: Path | None = None
+    node: int | None = None
+
+
+def audit(evidence: Evidence, *, data: WithData | None = None, notify: Callable[[str], None] = lambda _: None) -> Audit:
+    """Check every statement of a run.
+
+    Args:
+        evidence: What there is of it (runner/audit/sources.py).
+        data: Also compute again what needs the data.
+        notify: Told what is being done.
+
+    Raises:
+        QrunError: the data are not those of the run, or cannot be loaded.
+    """
+    findings = Findings()
+    notify("chain")
+    _check_chain(findings, evidence)
+    history = evidence.history
+    state = None if history is None else Replay(history, findings).play()
+    where: dict[str, Any] = {}
+    if history is not None:
+        where = {
+            "chain_id": history.chain_id,
+            "contract": history.address,
+            "head": history.head,
+            "state": _words(state),
+        }
+    if state is not None:
+        _check_content(findings, evidence, state, data, notify)
+    return Audit(evidence.name, where, findings)
+
+
+def _words(state: TaskState | None) -> str:
+    if state is None:
+        return "not opened"
+    if state.ended is not None:
+        return "abandoned" if state.ended else "ended"
+    return "being set up" if state.open is None else f"round {state.open.number} is open"
+
+
+def _check_chain(findings: Findings, evidence: Evidence) -> None:
+    integrity, history = evidence.integrity, evidence.history
+    if integrity is None:
+        findings.skipped(
+            "chain/whole", "the blocks are those of the chain, and what they log is what was executed",
+            "that is the word of the node behind --chain: ask one that you trust",
+        )  # fmt: skip
+    else:
+        for place, finding in enumerate(integrity.findings):
+            findings.false(f"chain/whole/{place}", "the chain's file is whole", finding, "chain.sqlite")
+        if not integrity.findings:
+            findings.test(True, "chain/whole", f"the chain's file is whole: {integrity.blocks} blocks that link, "
+                          f"{integrity.values} values under their hashes")  # fmt: skip
+    if history is None:
+        findings.false("chain/read", "the task's log can be read", evidence.problem)
+        return
+    findings.test(
+        history.code_is_ours, "chain/code", "the contract is this version's FederatedRounds",
+        "there is other code at its address" if history.code else "there is no contract at its address",
+        history.address,
+    )  # fmt: skip
+
+
+def _check_content(
+    findings: Findings, evidence: Evidence, state: TaskState, data: WithData | None, notify: Callable[[str], None]
+) -> None:
+    from runner.audit import figures, files
+    from runner.audit.models import Audited, check_config, check_map, skeleton
+    from runner.audit.task_view import TaskView
+
+    history = evidence.history
+    assert history is not None
+    notify("config and feature map")
+    files.check_manifest(findings, evidence, state)
+    config = check_config(findings, evidence, state)
+    feature_map = None if config is None else check_map(findings, evidence.store, state, config)
+    result = figures.read_result(findings, evidence, state)
+    models, final = None, None
+    if config is not None and state.map_digest is not None:
+        from contracts.cid import RAW, Cid
+
+        notify("models")
+        view = TaskView(state, history.chain_id, history.address)
+        map_cid = str(Cid(RAW, state.map_digest))
+        faults = figures.stated_faults(result)
+        models = Audited(findings, config, view, evidence.store, model=skeleton(config), map_cid=map_cid, faults=faults)
+        models.check_start()
+        for number in sorted(state.rounds):
+            models.published(number)
+        if state.ended is False:
+            notify("final aggregate")
+            final = models.check_final(state.conclusions)
+    elif config is None:
+        findings.skipped("models/all", "the models are those on the chain", "without the config none can be checked")
+    _attest(findings, state, data)
+    if result is not None:
+        notify("result")
+        figures.check_result(
+            findings, result, evidence=evidence, history=history, state=state, config=config, models=models, final=final
+        )  # fmt: skip
+    if evidence.folder is not None:
+        if result is not None:
+            files.check_copies(findings, evidence.folder, result)
+            files.check_artefacts(findings, evidence.folder, result)
+        files.check_keys(findings, evidence.folder, state)
+    if data is None:
+        findings.skipped(
+            "metrics/all", "the metrics are those of the models on the data",
+            "needs the data: --data DIR names the folder of its files (`--data auto` looks for them)",
+        )  # fmt: skip
+        return
+    if config is not None and models is not None and feature_map is not None:
+        from runner.audit.recompute import Recomputation
+
+        Recomputation(findings, config, models, feature_map, result, data, notify).check()
+
+
+def _attest(findings: Findings, state: TaskState, data: WithData | None) -> None:
+    """What rests on data that only its node has, and is its word."""
+    for number, round_ in sorted(state.rounds.items()):
+        for node in sorted(round_.rows):
+            if data is None or (data.node is not None and data.node != node):
+                findings.attested(
+                    f"grades/{number}/{node}/values", f"round {number}, node {node}: the grades are what it found",
+                    "they rest on its own records; with them, --data computes them again",
+                )  # fmt: skip
+        for node in sorted(round_.submissions):
+            findings.attested(
+                f"models/{number}/{node}/resources", f"round {number}, node {node}: what the model took",
+                "time, circuits and shots are its own statement, and pay nothing",
+            )  # fmt: skip
+            if data is None:
+                findings.attested(
+                    f"metrics/{number}/{node}", f"round {number}, node {node}: the metrics of its model",
+                    "they are of its own validation records",
+                )  # fmt: skip

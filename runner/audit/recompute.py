@@ -1,0 +1,328 @@
+"""What only the data show: the feature map, every metric, every grade, computed again by the runner's own code.
+
+Floating point gives the same figures on the same kind of machine, and figures that differ a little on another: rates
+agree within TOLERANCE, grades within GRADE_TOLERANCE; one that is not exactly the same is told with its difference.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from circuits.errors import QrunError, QrunWarning
+from experiments.base import Study, find
+from experiments.features.agreement import agree, node
+from experiments.features.map import FeatureMap
+from experiments.features.secure_sum import plain_sum
+from experiments.metrics import Metrics
+from runner.audit.audit import WithData
+from runner.audit.checks import Findings
+from runner.audit.models import Audited
+from runner.config import RunConfig
+from runner.federation import Federation
+from runner.measure import Judge
+from runner.node import Peer
+from runner.prepare import Prepared, model_for, prepare
+from runner.progress import Warn
+from runner.result import describe_backend, describe_dataset, spread
+from runner.round import Member, RoundPlayer
+from runner.seeds import derive
+
+TOLERANCE = 2e-3
+"""Rates and the threshold may differ by so much between machines: a record or two near the threshold."""
+GRADE_TOLERANCE = 2
+
+
+class _Memory:
+    """A run's memory that keeps nothing: an audit resumes nothing, and measures no seconds."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase; not here."""
+        yield
+
+
+class _Quiet(Warn):
+    """A reporter for whom the notices of a run are no news."""
+
+    def notice(self, title: str, text: str) -> None:
+        """Ignore."""
+
+
+class Again(Federation):
+    """The run's federation, over a task that was played: it measures, and plays nothing."""
+
+    def metrics_of(self, number: int) -> Metrics:
+        """Metrics of a round's common aggregate on all validation records."""
+        return self._measure_aggregate(number)
+
+
+class Reviews(RoundPlayer):
+    """The grades that the nodes give the published models; nothing is trained, signed or sent."""
+
+    def grades(self, number: int) -> dict[int, dict[int, int]]:
+        """Grader -> graded -> 0..100, of a round to which nobody submits any more."""
+        self._recall(self.contract.base_of(number))
+        starts = {member.index: self._start(member.peer, number)[0] for member in self._here(number)}
+        return self._review(number, starts)
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """What is computed again, and what it is compared with.
+
+    Attributes:
+        findings: Where statements are noted.
+        config: The run's.
+        models: Its published models, checked.
+        feature_map: The agreed one.
+        result: The run's result, if there is one.
+        data: Where the data are, and whose.
+        notify: Told what is being done.
+    """
+
+    findings: Findings
+    config: RunConfig
+    models: Audited
+    feature_map: FeatureMap
+    result: Mapping[str, Any] | None
+    data: WithData
+    notify: Callable[[str], None]
+
+    def check(self) -> None:
+        """Compute again what rests on the data, and compare.
+
+        Raises:
+            QrunError: the data cannot be loaded, or are not those of the run; the device is not known here.
+        """
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", QrunWarning)
+                self._check()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _check(self) -> None:
+        config = _with_backend(self.config, self.result)
+        self.notify("data")
+        study = self._load()
+        self._check_study(study)
+        self.notify("device")
+        prepared = prepare(config, _Quiet())
+        self._check_map(study)
+        self._check_backend(config, prepared)
+        federation = self._federation(config, prepared, study)
+        self.notify("metrics")
+        self._check_rounds(federation)
+        self._check_final(federation, Judge.of(study, self.feature_map))
+        self.notify("grades")
+        self._check_grades(federation)
+
+    def _load(self) -> Study:
+        config = self.config
+        return find(config.experiment).load(
+            config.data,
+            nodes=config.nodes,
+            seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
+            folder=self.data.folder,
+            notify=self.notify,
+        )
+
+    def _check_study(self, study: Study) -> None:
+        """That these are the run's data.
+
+        Raises:
+            QrunError: they are not: nothing that is computed from them would say anything.
+        """
+        source = self.models.view.state.spec.data_source
+        if study.dataset.source != source:
+            raise QrunError(
+                f"the run is on {source} data; what is found is {study.dataset.source}.",
+                "Name their folder with --data.",
+            )
+        if self.result is None:
+            return
+        told, found = _mapping(self.result.get("dataset")), describe_dataset(study)
+        if told.get("sha256") != found["sha256"]:
+            raise QrunError(
+                "the data found are not those that the run's result names: their hashes differ.",
+                "Name the folder of the same files with --data.",
+            )
+        self.findings.test(
+            told == found, "result/dataset/data", "the data set is the one that the result names",
+            f"it says {told}; it is {found}"[:300],
+        )  # fmt: skip
+        shares = [{"train": len(share.train), "validation": len(share.validation)} for share in study.shares]
+        for entry in _list(self.result.get("nodes")):
+            i = entry.get("id")
+            self.findings.test(
+                isinstance(i, int) and 0 <= i < len(shares) and entry.get("records") == shares[i],
+                f"result/nodes/{i}/records", f"node {i} holds as many records as the result says",
+                f"it says {entry.get('records')}",
+            )  # fmt: skip
+
+    def _check_map(self, study: Study) -> None:
+        again = agree([node(share.train) for share in study.shares], self.config.model.qubits, plain_sum)
+        self.findings.test(
+            again.to_bytes() == self.feature_map.to_bytes(), "feature map/data",
+            "the agreed feature map is that of the nodes' records", "from the records another one follows",
+            self.models.map_cid,
+        )  # fmt: skip
+
+    def _check_backend(self, config: RunConfig, prepared: Prepared) -> None:
+        if self.result is None:
+            return
+        told = {k: v for k, v in _mapping(self.result.get("backend")).items() if k != "device"}
+        made = {
+            k: v for k, v in describe_backend(config, prepared.target, prepared.circuit, "").items() if k != "device"
+        }
+        wrong = [f"{k}: it says {told.get(k)}, it is {v}" for k, v in made.items() if told.get(k) != v]
+        self.findings.test(
+            not wrong and told.keys() == made.keys(), "result/backend", "the backend and the compiled generator are "
+            "what the result says", "; ".join(wrong) or "it has other keys",
+        )  # fmt: skip
+        self.findings.attested(
+            "result/backend/device", "the torch device is the run's own statement",
+            "the nodes stated the digest of the result that holds it",
+        )  # fmt: skip
+
+    def _federation(self, config: RunConfig, prepared: Prepared, study: Study) -> Again:
+        """The run's own federation over the replayed task: peers with their records, without accounts or keys."""
+        models, nothing = self.models, cast("Any", None)
+        members = []
+        for i in range(config.nodes):
+            peer = Peer(
+                index=i,
+                seed=config.seed,
+                config=config.digest.hex(),
+                share=study.shares[i],
+                model=model_for(config, prepared.target, prepared.circuit, prepared.device),
+                federation=config.federation,
+                grades=config.grades,
+            )
+            peer.use_map(self.feature_map, models.map_cid)
+            members.append(Member(peer, nothing, nothing, nothing))
+        memory = cast("Any", _Memory())
+        federation = Again(config, members, models.contract, models.store, plain_sum, memory, _Quiet())
+        federation.publishing = models
+        return federation
+
+    # -- metrics ------------------------------------------------------------------------------------------------------
+
+    def _check_rounds(self, federation: Again) -> None:
+        """Every model on its node's records, every round's aggregate on all nodes'."""
+        only = self.data.node
+        told = {r.get("number"): r for r in _list((self.result or {}).get("rounds"))}
+        for number, round_ in sorted(self.models.view.state.rounds.items()):
+            published = self.models.published(number)
+            for i, submission in sorted(round_.submissions.items()):
+                update = published[i].update
+                if update is None or (only is not None and i != only):
+                    continue
+                peer = federation.peers[i]
+                with peer.model.executor:
+                    metrics = peer.measure(update)
+                self._same(
+                    f"metrics/{number}/{i}", f"round {number}, node {i}: the metrics are those of its model on its "
+                    "records", submission.metrics, metrics,
+                )  # fmt: skip
+            if only is None and number in told and round_.settled is not None:
+                aggregate = _mapping(_mapping(told[number].get("aggregate")).get("metrics"))
+                self._same(
+                    f"metrics/{number}/aggregate", f"round {number}: the aggregate's metrics are those on all "
+                    "validation records", aggregate, federation.metrics_of(number),
+                )  # fmt: skip
+
+    def _check_final(self, federation: Again, judge: Judge) -> None:
+        """The final aggregate and every node's last model, on records that no node has."""
+        result = self.result
+        if self.data.node is not None or result is None or self.models.view.state.ended is not False:
+            return
+        final = federation.final(judge)
+        for part, metrics in final.metrics.items():
+            told = _mapping(result.get("metrics")).get(part)
+            self._same(f"metrics/final/{part}", f"the final aggregate's metrics on {part}", told, metrics)
+        entries = {entry.get("id"): entry for entry in _list(result.get("nodes"))}
+        for i, parts in final.nodes.items():
+            for part, metrics in parts.items():
+                told = _mapping(_mapping(entries.get(i)).get("metrics")).get(part)
+                self._same(
+                    f"metrics/final/{i}/{part}", f"node {i}: the metrics of its last model on {part}", told, metrics
+                )  # fmt: skip
+        own = [{"metrics": dict(_mapping(entry.get("metrics")))} for entry in entries.values()]
+        try:
+            made: Any = {part: spread(own, part) for part in ("holdout", "test")}
+        except (KeyError, TypeError):
+            made = None
+        self.findings.test(
+            made is not None and result.get("spread") == made, "metrics/spread",
+            "the spread is that of the nodes' own models", "other figures are the least and the greatest",
+        )  # fmt: skip
+
+    def _same(self, id_: str, claim: str, told: Any, metrics: Metrics | None) -> None:
+        """That figures are those computed again, within what machines differ by."""
+        made = None if metrics is None else {k: float(v) for k, v in metrics.to_dict().items()}
+        if told is None or made is None:
+            reason = f"the result says {told}; it is {made}"
+            self.findings.test(told is None and made is None, id_, claim, reason)
+            return
+        apart: dict[str, tuple[Any, float, float]] = {}
+        for name, value in made.items():
+            said = told.get(name) if isinstance(told, Mapping) else None
+            if isinstance(said, bool) or not isinstance(said, int | float):
+                apart[name] = (said, value, float("inf"))
+            elif round(value, 6) != said:
+                apart[name] = (said, value, abs(said - value))
+        far = {name: triple for name, triple in apart.items() if triple[2] > TOLERANCE}
+        if apart and not far:
+            claim += f" (within {max(t[2] for t in apart.values()):.1e}: another machine rounds otherwise)"
+        reason = "; ".join(f"{name}: {said} is told, {value:.6f} is computed" for name, (said, value, _) in far.items())
+        self.findings.test(not far, id_, claim, reason)
+
+    # -- grades -------------------------------------------------------------------------------------------------------
+
+    def _check_grades(self, federation: Again) -> None:
+        only = self.data.node
+        members = [m for m in federation.members if only is None or m.index == only]
+        reviews = Reviews(members, self.models.contract, self.models, cast("Any", _Memory()), _Quiet())
+        for number, round_ in sorted(self.models.view.state.rounds.items()):
+            rows = round_.grades()
+            if not any(member.index in rows for member in members):
+                continue
+            for grader, made in sorted(reviews.grades(number).items()):
+                if grader in rows:
+                    self._compare_grades(number, grader, rows[grader], made)
+
+    def _compare_grades(self, number: int, grader: int, given: Mapping[int, int], made: Mapping[int, int]) -> None:
+        apart = {j: (given.get(j), g) for j, g in made.items() if given.get(j) != g}
+        far = {j: (gave, g) for j, (gave, g) in apart.items() if gave is None or abs(g - gave) > GRADE_TOLERANCE}
+        claim = f"round {number}, node {grader}: the grades are those that its records and the models give"
+        if apart and not far:
+            claim += f" (within {GRADE_TOLERANCE}: another machine rounds otherwise)"
+        reason = "; ".join(f"to node {j} it gave {gave}, its records give {g}" for j, (gave, g) in far.items())
+        self.findings.test(not far, f"grades/{number}/{grader}/values", claim, reason)
+
+
+def _with_backend(config: RunConfig, result: Mapping[str, Any] | None) -> RunConfig:
+    """The config with the path of its snapshot file, which the digest leaves out."""
+    if config.snapshot_sha256 is None:
+        return config
+    path = None if result is None else _mapping(result.get("config")).get("backend")
+    if not isinstance(path, str):
+        raise QrunError("the run's backend is a snapshot file, and nothing here says where it is.")
+    return config.model_copy(update={"backend": path})
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
