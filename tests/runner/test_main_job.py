@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from contracts.cid import RAW, Cid, parse_cid
 from runner.schema import schema
 from tests.runner.conftest import SMALL, Qrun
 
@@ -46,10 +48,18 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
 
 
 def what_repeats(result: dict[str, Any]) -> dict[str, Any]:
-    """All that the same config and seed must give again: CIDs, metrics, grades, reputation."""
+    """All that the same config and seed must give again: CIDs, metrics, grades, settlements.
+
+    Signatures and commitments come from keys that are never the same, seconds from the machine.
+    """
     kept = {k: result[k] for k in ("config", "dataset", "backend", "feature_map", "final", "metrics", "spread")}
+    own = ("tx", "commit_tx", "reveal_tx", "signature", "commitment", "resources")
     kept["rounds"] = [
-        {"aggregate": r["aggregate"], "nodes": [{k: v for k, v in n.items() if k != "tx"} for n in r["nodes"]]}
+        {
+            **{k: r[k] for k in ("number", "base", "void", "absent", "aggregate")},
+            "settlement": {k: v for k, v in r["settlement"].items() if k != "tx"},
+            "nodes": [{k: v for k, v in n.items() if k not in own} for n in r["nodes"]],
+        }
         for r in result["rounds"]
     ]
     return kept
@@ -93,7 +103,10 @@ def test_the_same_seed_gives_the_same_cids_and_metrics(qrun: Qrun, home: Path, t
     assert [[n["cid"] for n in r["nodes"]] for r in recorded["rounds"]] == [
         [n["cid"] for n in r["nodes"]] for r in second["rounds"]
     ]
-    assert second["rounds"][1]["nodes"][2]["tx"][:8] in qrun("runs", "show", second["run"], "--on-chain").stdout
+    told = qrun("runs", "show", second["run"], "--on-chain").stdout
+    assert second["rounds"][1]["nodes"][2]["tx"][:8] in told
+    assert "Round 2 from round 1 (settled)" in told
+    assert "its account" in told
 
     # A finished run is read, not played again; and removing takes its folder.
     assert json.loads(qrun("runs", "resume", second["run"], "--json").stdout) == second
@@ -104,32 +117,115 @@ def test_the_same_seed_gives_the_same_cids_and_metrics(qrun: Qrun, home: Path, t
 @pytest.mark.slow
 def test_every_round_stands_on_the_chain(qrun: Qrun, tmp_path: Path) -> None:
     from contracts.chain import connect
+    from contracts.cid import cid_of
     from contracts.rounds import FederatedRounds
+    from contracts.signatures import ModelStatement, check
     from contracts.store import BlockStore
-    from runner.update import Input, aggregate, parse_update
+    from runner.aggregate import aggregate
+    from runner.update import Input, blocks_digest, parse_update
 
-    result = run(qrun, "--out", str(tmp_path / "run"))
-    store = BlockStore(tmp_path / "run" / "blocks")
-    with connect(tmp_path / "run" / "chain.sqlite", []) as chain:
+    folder = tmp_path / "run"
+    result = run(qrun, "--out", str(folder))
+    store = BlockStore(folder / "blocks")
+    with connect(folder / "chain.sqlite", []) as chain:
         contract = FederatedRounds.attach(chain, result["chain"]["contract"])
-        assert chain.head_number() == result["chain"]["head"]
-        assert contract.settled_rounds() == 2
+        assert contract.settled_rounds() == contract.base() == result["final"]["round"] == 2
+        nodes = contract.nodes()
         for round_ in result["rounds"]:
             number = round_["number"]
             on_chain = {s.node: s for s in contract.submissions(number)}
             for node in round_["nodes"]:
-                assert on_chain[node["id"]].cid == node["cid"]
-                assert on_chain[node["id"]].metrics == pytest.approx(node["metrics"], abs=1e-6)
-                assert {str(k): v for k, v in contract.grades(number)[node["id"]].items()} == node["grades"]
-            assert [r / 100 for r in contract.reputation_after(number)] == [n["reputation"] for n in round_["nodes"]]
+                i, submission = node["id"], on_chain[node["id"]]
+                assert (submission.cid, submission.tx) == (node["cid"], node["tx"])
+                assert submission.metrics == pytest.approx(node["metrics"], abs=1e-6)
+                assert submission.resources == node["resources"]
+                assert node["resources"]["seconds"] > 0
+                assert node["resources"]["shots"] == 0, "the exact twin samples nothing"
+                assert {str(k): v for k, v in contract.grades(number)[i].items()} == node["grades"]
+                assert contract.commitments(number)[i].hex() == node["commitment"]
+                statement = ModelStatement(
+                    chain.chain_id, contract.address, bytes.fromhex(result["config_digest"]), number, i, node["cid"]
+                )
+                signature = store.get(node["signature"], max_bytes=20_000)
+                check(signature, statement, address=nodes[i].address, signing_key=None)
+            settled = contract.settlement(number)
+            assert settled is not None
+            assert [r / 100 for r in settled.reputation] == [n["reputation"] for n in round_["nodes"]]
+            assert settled.tx == round_["settlement"]["tx"]
+        # All that was sent, by kind, but for what came after the result.
+        every = [e.tx for e in contract.entries() if e.name != "Concluded"]
+        assert (
+            result["chain"]["gas_used"] == sum(chain.gas_of(sorted(set(every)))) == sum(result["chain"]["gas"].values())
+        )
+        assert chain.head_number() == result["chain"]["head"] + 3
+        assert all(chain.receipt(tx) for n in result["nodes"] for tx in (n["register_tx"], n["map_tx"]))
+        # The file's bytes are those whose digest every node stated.
+        report = hashlib.sha256((folder / "result.json").read_bytes()).digest()
+        model = parse_cid(result["final"]["cid"]).digest
+        assert contract.conclusions() == dict.fromkeys(range(3), (model, report))
+    assert store.get(str(cid_of((folder / "result.json").read_bytes())), max_bytes=1 << 24)
+    assert hashlib.sha256((folder / "config.json").read_bytes()).hexdigest() == result["manifest_sha256"]
+    picture = hashlib.sha256((folder / "convergence.png").read_bytes()).hexdigest()
+    assert result["artefacts"] == {"convergence.png": picture}
+    # The config's digest resolves to the canonical config.
+    config = store.get(str(Cid(RAW, bytes.fromhex(result["config_digest"]))), max_bytes=1 << 20)
+    assert json.loads(config) == result["config"]
 
     # Anyone who has the published models computes the final aggregate again, bit for bit.
     final = parse_update(store.get(result["final"]["cid"], max_bytes=1 << 24))
     parts = [parse_update(store.get(i.cid, max_bytes=1 << 24)) for i in final.inputs]
     again = aggregate([p.blocks for p in parts], [i.weight for i in final.inputs])
     assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in final.blocks.items()}
-    last = [Input(n["cid"], round(100 * n["reputation"])) for n in result["rounds"][-1]["nodes"]]
-    assert list(final.inputs) == [i for i in last if i.weight > 0]
+    assert final.start == blocks_digest(again)
+    last = result["rounds"][-1]
+    out = {*last["settlement"]["low"], *last["settlement"]["excluded"]}
+    weights = [Input(n["cid"], round(100 * n["reputation"])) for n in last["nodes"] if n["id"] not in out]
+    assert list(final.inputs) == [i for i in weights if i.weight > 0]
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_while_it_concludes(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is what the first node stated, however often the run begins again."""
+    import qrun as face
+    from contracts.chain import connect
+    from contracts.rounds import FederatedRounds
+    from runner import play
+    from runner.history import describe_runs
+
+    monkeypatch.setenv("QRUN_HOME", str(home))
+    folder = tmp_path / "run"
+    conclude, write, calls = FederatedRounds.conclude, play.write_durably, []
+
+    def dying(self: FederatedRounds, account: Any, model: bytes, report: bytes) -> Any:
+        calls.append(report)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return conclude(self, account, model, report)
+
+    def unwritten(path: Path, data: bytes) -> None:
+        if path.name == "result.json":
+            raise KeyboardInterrupt
+        write(path, data)
+
+    monkeypatch.setattr(FederatedRounds, "conclude", dying)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(KeyboardInterrupt):
+            face.run("nsl-kdd", qubits=2, reps=1, rounds=1, nodes=2, backend="ideal", test=False, out=folder)
+        (name,) = [r["run"] for r in describe_runs()]
+        with monkeypatch.context() as patch:
+            patch.setattr(play, "write_durably", unwritten)
+            with pytest.raises(KeyboardInterrupt):
+                face.resume(name)
+        assert not (folder / "result.json").exists()
+        result = face.resume(name)
+    data = (folder / "result.json").read_bytes()
+    assert json.loads(data) == result
+    assert set(calls) == {hashlib.sha256(data).digest()}
+    with connect(folder / "chain.sqlite", []) as chain:
+        contract = FederatedRounds.attach(chain, result["chain"]["contract"])
+        assert {report for _, report in contract.conclusions().values()} == set(calls)
+        assert chain.head_number() == result["chain"]["head"] + 2, "each node concludes once"
 
 
 @pytest.mark.slow
@@ -152,9 +248,21 @@ def test_stdout_has_the_json_and_nothing_else_and_tables_otherwise(qrun: Qrun) -
 @pytest.mark.slow
 def test_aer_samples_the_same_device(here: Here) -> None:
     result = here(engine="aer", shots=128)
+    took = result["rounds"][0]["nodes"][0]["resources"]
+    # SPSA: values and two shifted circuits for each of 32 latents, in each of 60 steps.
+    assert took["circuits"] == 60 * 3 * 32
+    assert took["shots"] == 128 * took["circuits"]
     assert result["backend"]["engine"] == "aer"
     assert result["config"]["shots"] == 128
     assert result["backend"]["physical_qubits"] == here()["backend"]["physical_qubits"]
+
+
+@pytest.mark.slow
+def test_post_quantum_signatures_and_another_way_of_joining(here: Here) -> None:
+    result = here(nodes=2, rounds=2, signatures="ml-dsa-65", aggregation="median")
+    assert result["config"]["federation"]["signatures"] == "ml-dsa-65"
+    assert all(len(n["signing_key"]) == 64 for n in result["nodes"])
+    assert [n["fault"] for r in result["rounds"] for n in r["nodes"]] == [""] * 4
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path, mo
 
     # A lost block is made again, the same; a whole run comes of it.
     state = sqlite3.connect(folder / "state.sqlite")
-    cid = json.loads(state.execute("select value from facts where key = 'trained/1/0'").fetchone()[0])["cid"]
+    cid = json.loads(state.execute("select value from facts where key = 'trained/1/0/0'").fetchone()[0])["cid"]
     state.close()
     block = next(folder.joinpath("blocks").rglob(f"{cid}*"))
     block.unlink()
