@@ -108,11 +108,11 @@ class BlockFile:
 
     def transactions(self, header: Header) -> list[SignedTransaction]:
         """A block's transactions, in order."""
-        return [SignedTransaction.read(raw) for raw in self._list(header.transactions_root)]
+        return [SignedTransaction.read(raw) for raw in self.values(header.transactions_root)]
 
     def receipts(self, header: Header) -> list[TransactionReceipt]:
         """Their receipts."""
-        return [TransactionReceipt.read(raw) for raw in self._list(header.receipts_root)]
+        return [TransactionReceipt.read(raw) for raw in self.values(header.receipts_root)]
 
     def account(self, header: Header, address: bytes) -> Account | None:
         """An account (20 bytes) as a block left it."""
@@ -125,8 +125,8 @@ class BlockFile:
         empty = account is None or account.code_hash == keccak(b"")
         return b"" if empty or account is None else self.node(account.code_hash)
 
-    def _list(self, root: bytes) -> list[bytes]:
-        """The values of a trie whose keys are 0, 1, ... in RLP."""
+    def values(self, root: bytes) -> list[bytes]:
+        """The transactions or receipts under a root, as bytes: the values of a trie whose keys are 0, 1, ... in RLP."""
         found = dict(trie.walk(root, self.node))
         keys = [trie.nibbles(encode(number(i))) for i in range(len(found))]
         if set(keys) != set(found):

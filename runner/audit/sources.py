@@ -171,6 +171,53 @@ def gather(
         yield _evidence(folder.name, folder, chain or _chain_of(folder), None, reader)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task's log, and where it was read.
+
+    Attributes:
+        name: How the run is called here.
+        history: The log.
+        file: The embedded chain's file; None for a JSON-RPC node.
+    """
+
+    name: str
+    history: History
+    file: Path | None
+
+
+def read_task(target: str, chain: str | None = None) -> Task:
+    """A task's log alone; arguments and errors as for `gather`, and a damaged chain is an error.
+
+    Raises:
+        LedgerError: the chain's file is damaged.
+    """
+    if _ADDRESS.fullmatch(target):
+        if chain is None:
+            raise UsageError("a contract's address needs the chain it is on.", "Add --chain URL.")
+        folder, address, name = None, target, target
+    else:
+        folder = run_folder(target)
+        address, name = None, folder.name
+    where = chain or _chain_of(folder or Path())
+    if "://" in where:
+        return Task(name, _ask_node(name, where, address or _address_of(folder, _bytes(folder, "result.json"))), None)
+    found = address or find_contract(Path(where))
+    if found is None:
+        raise QrunError(f"run {name} has nothing on its chain yet.", f"`qrun runs resume {name}`.")
+    return Task(name, read_file(Path(where), found), Path(where))
+
+
+def _ask_node(name: str, url: str, address: str | None) -> History:
+    from contracts.chain import connect
+
+    Places(chain=url)  # refuses what is no URL of a node
+    if address is None:
+        raise QrunError(f"run {name} has nothing on a chain yet.", f"`qrun runs resume {name}`.")
+    with connect(url) as chain:
+        return read_chain(chain, address)
+
+
 def _places(stack: ExitStack, blocks: Path | None, store: Path | None, ipfs: str | None) -> list[GetBlock]:
     out: list[GetBlock] = [BlockStore(f, read_only=True).get_block for f in (blocks, store) if f is not None]
     if ipfs is not None:
@@ -206,13 +253,7 @@ def _evidence(name: str, folder: Path | None, chain: str, address: str | None, r
     manifest, result = (_bytes(folder, part) for part in ("config.json", "result.json"))
     history, problem, integrity = None, "", None
     if "://" in chain:
-        from contracts.chain import connect
-
-        contract = address or _address_of(folder, result)
-        if contract is None:
-            raise QrunError(f"run {name} has nothing on a chain yet.", f"`qrun runs resume {name}`.")
-        with connect(chain) as open_chain:
-            history = read_chain(open_chain, contract)
+        history = _ask_node(name, chain, address or _address_of(folder, result))
     else:
         integrity = check_file(Path(chain))
         try:

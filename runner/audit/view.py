@@ -1,16 +1,21 @@
-"""How an audit is shown: a table by subject, then every false statement, then what was not checked and why."""
+"""How an audit is shown (a table by subject, then every false statement), and a task's transactions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from runner.audit.audit import Audit
 from runner.audit.checks import VERDICTS, Check
 from runner.view import emit, show_table
+
+if TYPE_CHECKING:
+    from contracts.history import History
+    from runner.audit.audit import Audit
 
 MOST = 50
 """So many false statements are spelled out; --json has all."""
@@ -37,8 +42,9 @@ def show_audit(audit: Audit) -> None:
             totals[verdict] += counts[verdict]
     rows.append(["all", *(str(totals[verdict]) for verdict in VERDICTS)])
     where = audit.where
-    place = f" (chain {where['chain_id']}, contract {where['contract']}, {where['state']})" if where else ""
-    show_table(f"Audit of {audit.run}{place}", ["statements about", *VERDICTS], rows)
+    if where:
+        emit(Text(f"contract {where['contract']} on chain {where['chain_id']}, block {where['head']}: {where['state']}"))
+    show_table(f"Audit of {_printable(audit.run)}", ["statements about", *VERDICTS], rows)
     false = audit.findings.of("false")
     if false:
         emit(Text("False:", style="bold red"))
@@ -47,13 +53,34 @@ def show_audit(audit: Audit) -> None:
         if len(false) > MOST:
             emit(Text(f"... and {len(false) - MOST} more (--json has all)"))
     for check in audit.findings.of("not checked"):
-        emit(Text(f"Not checked: {check.claim}: {check.reason}", style="yellow"))
+        emit(Text(_printable(f"Not checked: {check.claim}: {check.reason}"), style="yellow"))
     if totals["attested"]:
         emit(Text("Attested: on the record under its author's key, but resting on what only the author has (--json)."))
     told = f"{len(false)} statements are false." if len(false) != 1 else "One statement is false."
     emit(Text(told if false else "Nothing is false.", style="bold red" if false else "bold green"))
 
 
+def show_story(history: History, told: Sequence[Mapping[str, Any]]) -> None:
+    """A task's transactions, one a line. Lines, not a table: a thousand of them are laid out at once."""
+    nodes = max((len(row["who"]) for row in told if not row["who"].startswith("0x")), default=0)
+    lines = [
+        f"Task {history.address} on chain {history.chain_id}, block {history.head}",
+        f"{'block':>6}  {'time (UTC)':<19}  {'who':<{nodes}}  {'gas':>9}  what",
+    ]
+    for row in told:
+        time = row["time"][:19].replace("T", " ")
+        lines.append(f"{row['block']:>6}  {time}  {row['who']:<{nodes}}  {row['gas']:>9,}  {row['what']}")
+    lines.append(f"{len(told)} transactions, {sum(row['gas'] for row in told):,} gas")
+    if not history.complete:
+        lines.append("Transactions that logged nothing (reverted ones, pages of a settlement) are not among them.")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
 def _sentence(check: Check) -> str:
     where = f" ({check.where})" if check.where else ""
-    return f"- {check.claim}: {check.reason.rstrip('.')}{where}"
+    return _printable(f"- {check.claim}: {check.reason.rstrip('.')}{where}")
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: a part of it may come from a hostile file."""
+    return "".join(c if c.isprintable() else "?" for c in text)
