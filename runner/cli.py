@@ -11,7 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from runner.commands import chain as chain_commands
 from runner.commands import rollback
+from runner.commands import store as store_commands
+from runner.commands import verify as verify_command
 from runner.commands.base import JsonOption, RunArgument, complete_backend, complete_experiment, guarded, print_json
 
 app = typer.Typer(
@@ -27,6 +30,8 @@ runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no
 app.add_typer(backends_app, name="backends")
 app.add_typer(runs_app, name="runs")
 rollback.add(runs_app)
+for _group in (verify_command, chain_commands, store_commands):
+    _group.add(app)
 
 
 def _version(value: bool) -> None:

@@ -43,7 +43,8 @@ def show_audit(audit: Audit) -> None:
     rows.append(["all", *(str(totals[verdict]) for verdict in VERDICTS)])
     where = audit.where
     if where:
-        emit(Text(f"contract {where['contract']} on chain {where['chain_id']}, block {where['head']}: {where['state']}"))
+        place = f"contract {where['contract']} on chain {where['chain_id']}, block {where['head']}"
+        emit(Text(f"{place}: {where['state']}"))
     show_table(f"Audit of {_printable(audit.run)}", ["statements about", *VERDICTS], rows)
     false = audit.findings.of("false")
     if false:
