@@ -6,10 +6,11 @@ What is done already is read from the chain, so that a run that was killed goes 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuits.errors import QrunError
 from contracts.records import SettlementRecord
 from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
@@ -86,30 +87,32 @@ class Federation:
 
     def play(self) -> list[RoundResult]:
         """Play until the task has ended; the settled rounds, in order, those that a rollback has taken back marked."""
-        player = RoundPlayer(self.members, self.contract, self.publishing, self.memory, self.reporter)
-        told: dict[int, RoundResult] = {}
-        while True:
-            for number in self.contract.rounds():
-                settled = self.contract.settlement(number)
-                if settled is not None and number not in told:
-                    told[number] = self._result(number, settled)
-                    self._tell(told[number])
-            number = self.contract.open_round()
-            if number == 0:
-                return list(told.values())
+        contract = self.contract
+        player = RoundPlayer(self.members, contract, self.publishing, self.memory, self.reporter)
+        # Nobody votes for a rollback while a run is being played.
+        void = contract.voided()
+        settled = [number for number in contract.rounds() if contract.settlement(number) is not None]
+        told = [self._tell(number, void) for number in settled]
+        while number := contract.open_round():
             player.play(number)
+            told.append(self._tell(number, void))
+        return told
 
-    def _tell(self, result: RoundResult) -> None:
+    def _tell(self, number: int, void: Collection[int]) -> RoundResult:
+        """Tell what became of a settled round, and give it."""
+        settled = self.contract.settlement(number)
+        if settled is None:
+            raise QrunError(f"round {number} was played, and the chain shows no settlement of it.", "Resume the run.")
+        result = self._result(number, settled, number in void)
         self.reporter.round_done(result)
         for node in result.nodes:
             if node.fault:
-                self.reporter.notice(
-                    "Absent", f"Round {result.number}: node {node.node} counts as absent: {node.fault}"
-                )
-        for number in result.verdict.excluded:
-            self.reporter.notice("Excluded", f"Round {result.number}: node {number} is excluded from the task.")
+                self.reporter.notice("Absent", f"Round {number}: node {node.node} counts as absent: {node.fault}")
+        for gone in result.verdict.excluded:
+            self.reporter.notice("Excluded", f"Round {number}: node {gone} is excluded from the task.")
+        return result
 
-    def _result(self, number: int, settled: SettlementRecord) -> RoundResult:
+    def _result(self, number: int, settled: SettlementRecord, void: bool) -> RoundResult:
         """What became of a settled round."""
         contract = self.contract
         key = f"outcome/{number}/{contract.base_of(number)}"
@@ -145,7 +148,7 @@ class Federation:
             source=contract.task.data_source,
             verdict=Verdict.of(settled),
             absent=tuple(sorted(contract.active(number) - {s.node for s in submissions})),
-            void=number in contract.voided(),
+            void=void,
         )
 
     def _losses(self, number: int, node: int) -> dict[str, Any]:

@@ -82,6 +82,9 @@ class RoundPlayer:
         """
         contract = self.contract
         here = self._here(number)
+        for member in self.members:
+            if member not in here:
+                self.reporter.skip(self._steps(member.peer))
         self._recall(contract.base_of(number))
         starts = {}
         for member in here:
@@ -92,8 +95,10 @@ class RoundPlayer:
             raise _waits(number, "models")
         grades = self._review(number, starts)
         submitted = {s.node for s in contract.submissions(number)}
-        self._each(number, here, submitted, self._commit, grades)
-        self._each(number, here, set(contract.commitments(number)), self._reveal, grades)
+        bound = set(contract.commitments(number))
+        self._each(number, here, submitted - bound, self._commit, grades)
+        bound = set(contract.commitments(number))
+        self._each(number, here, bound - set(contract.grades(number)), self._reveal, grades)
         self._settle(number)
 
     def _here(self, number: int) -> list[Member]:
@@ -268,13 +273,13 @@ class RoundPlayer:
         self,
         number: int,
         here: Sequence[Member],
-        allowed: set[int],
+        who: set[int],
         step: Callable[[Member, int, dict[int, int]], None],
         grades: dict[int, dict[int, int]],
     ) -> None:
         with self.memory.phase("chain"):
             for member in here:
-                if member.index in allowed:
+                if member.index in who:
                     step(member, number, grades.get(member.index, {}))
 
     def _grades(self, member: Member, number: int, made: dict[int, int]) -> dict[int, int]:
@@ -290,14 +295,12 @@ class RoundPlayer:
         return grade_salt(member.keys, self.contract.chain.chain_id, self.contract.address, number)
 
     def _commit(self, member: Member, number: int, grades: dict[int, int]) -> None:
-        if member.index not in self.contract.commitments(number):
-            bound = self._grades(member, number, grades)
-            self._in_time(lambda: self.contract.commit(member.account, number, bound, self._salt(member, number)))
+        bound = self._grades(member, number, grades)
+        self._in_time(lambda: self.contract.commit(member.account, number, bound, self._salt(member, number)))
 
     def _reveal(self, member: Member, number: int, grades: dict[int, int]) -> None:
-        if member.index not in self.contract.grades(number):
-            bound = self._grades(member, number, grades)
-            self._in_time(lambda: self.contract.reveal(member.account, number, bound, self._salt(member, number)))
+        bound = self._grades(member, number, grades)
+        self._in_time(lambda: self.contract.reveal(member.account, number, bound, self._salt(member, number)))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from runner.schema import FORMAT, schema
 
 MAX_BYTES = 256 << 20
 """A thousand rounds of fifty nodes stay below."""
+EARLIER = ("qrun-result/1",)
+"""Formats of results that earlier versions wrote."""
 REQUIRED = frozenset(schema()["required"])
 METRICS = frozenset(schema()["$defs"]["metrics"]["required"])
 
@@ -44,14 +46,20 @@ def read_result(path: Path) -> dict[str, Any]:
     """A finished run's result.json.
 
     Raises:
-        QrunError: missing or damaged.
+        QrunError: missing, damaged, or of an earlier version of qrun.
     """
     file = path / "result.json"
     try:
         result = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
-        sound = result["format"] == FORMAT and set(result) >= REQUIRED and _are_figures(result["metrics"])
+        named = str(result["format"])
+        sound = named == FORMAT and set(result) >= REQUIRED and _are_figures(result["metrics"])
     except (OSError, QrunError, KeyError, TypeError, AttributeError):
-        sound = False
+        sound, named = False, ""
+    if named in EARLIER:
+        raise QrunError(
+            f"{file} is of format {named}, and this version reads {FORMAT}.",
+            "Read it with the version of qrun that made it.",
+        )
     if not sound:
         raise QrunError(f"{file} is missing or damaged.", "Remove the file and resume the run: it is written again.")
     whole: dict[str, Any] = result

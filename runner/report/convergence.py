@@ -26,7 +26,8 @@ def draw_convergence(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    rounds = result["rounds"]
+    # What was taken back is no part of the way, and of a refused model only its own statement is known.
+    rounds = [r for r in result["rounds"] if not r["void"]]
     numbers = [r["number"] for r in rounds]
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -36,7 +37,8 @@ def draw_convergence(result: Mapping[str, Any], path: Path) -> None:
         ):
             for k, node in enumerate(result["nodes"]):
                 values = [
-                    next((n["metrics"][metric] for n in r["nodes"] if n["id"] == node["id"]), None) for r in rounds
+                    next((n["metrics"][metric] for n in r["nodes"] if n["id"] == node["id"] and not n["fault"]), None)
+                    for r in rounds
                 ]
                 axes.plot(
                     numbers,

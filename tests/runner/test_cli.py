@@ -40,6 +40,8 @@ WRONG = [
     (["--engine", "aer", "--idle-noise"], ["idle_noise", "--engine twin"]),
     (["--backend", "ideal", "--idle-noise"], ["--idle-noise", "ideal has no noise"]),
     (["--seed", "-1"], ["seed = -1"]),
+    (["--aggregation", "vote"], ["federation.aggregation = 'vote'", "'median'"]),
+    (["--signatures", "rsa"], ["federation.signatures = 'rsa'", "'secp256k1' or 'ml-dsa-65'"]),
     (["--partition", "dirichlet:0"], ["partition", "dirichlet:0.5"]),
     (["--partition", "even"], ["partition", "iid"]),
     (["--data", "/nowhere/at/all"], ["--data /nowhere/at/all"]),
