@@ -178,7 +178,7 @@ def _list_experiments(as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        from runner.view import show_table
+        from runner.tables import show_table
 
         show_table("Experiments", ["name", "what it is"], [[e["name"], e["summary"]] for e in found])
 
@@ -257,7 +257,8 @@ def runs_show(
 ) -> None:
     """One run: its state, config and result; or its record on the chain."""
     from runner.history import describe_run, read_chain
-    from runner.view import show_chain, show_run
+    from runner.view import show_run
+    from runner.view_rounds import show_chain
 
     if on_chain:
         record = read_chain(run, chain)

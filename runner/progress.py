@@ -80,10 +80,15 @@ class Verdict:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Verdict:
         """Back from the result."""
+        by_node = {name: {int(k): v for k, v in body[name].items()} for name in _BY_NODE}
         return cls(
             strong=body["strong"],
-            **{name: {int(k): v for k, v in body[name].items()} for name in _BY_NODE},
-            **{name: tuple(body[name]) for name in ("low", "flagged", "excluded")},
+            scores=by_node["scores"],
+            asymmetry=by_node["asymmetry"],
+            reputation=by_node["reputation"],
+            low=tuple(body["low"]),
+            flagged=tuple(body["flagged"]),
+            excluded=tuple(body["excluded"]),
             tx=body["tx"],
         )
 

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from runner.progress import RoundResult, from_json
+from runner.tables import emit, show_table, stdout, table_of
+from runner.view_rounds import round_table
 
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
-
-
-def emit(*things: RenderableType) -> None:
-    """Print to stdout, in one piece. Piped output gets a fixed width, so that tables are whole in a file.
-
-    Raises:
-        OSError: stdout is closed or full; rich would end the process instead.
-    """
-    console = _stdout()
-    with console.capture() as captured:
-        for thing in things:
-            console.print(thing)
-    text = captured.get()
-    if not sys.stdout.isatty():
-        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _stdout() -> Console:
-    width = None if sys.stdout.isatty() else max(110, shutil.get_terminal_size((110, 40)).columns)
-    return Console(file=sys.stdout, width=width, highlight=False)
 
 
 class Terminal:
@@ -136,66 +113,9 @@ class Terminal:
             self.console.print(text)
 
 
-def _table(title: str, columns: Sequence[str], numeric: Iterable[int] = ()) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    right = set(numeric)
-    for k, column in enumerate(columns):
-        # Folded, not cut: addresses, digests and paths are there to be copied.
-        table.add_column(column, justify="right" if k in right else "left", no_wrap=k == 0, overflow="fold")
-    return table
-
-
-def _short(text: str, keep: int = 8) -> str:
-    return text if len(text) <= 2 * keep else f"{text[:keep]}…{text[-6:]}"
-
-
-def _grades(grades: Mapping[Any, int]) -> str:
-    """Peer:grade for each, or for more than eight the range of them."""
-    if len(grades) > 8:
-        values = sorted(grades.values())
-        return f"{values[0]}-{values[-1]}, median {values[len(values) // 2]}"
-    return " ".join(f"{k}:{v}" for k, v in sorted(grades.items())) or "-"
-
-
-def round_table(result: RoundResult) -> Table:
-    """Validation figures of nodes and aggregate, grades given, score and reputation, what the contract says of it."""
-    wide = _stdout().width >= 100
-    verdict = result.verdict
-    marks = ["" if result.source == "official" else f"{result.source} data"]
-    marks.append("" if verdict.strong else "weak settlement: grades disagree, so that it changes little")
-    marks.append("taken back by a rollback" if result.void else "")
-    told = "".join(f", {mark}" for mark in marks if mark)
-    start = "" if result.base in (0, result.number - 1) else f", from round {result.base}"
-    table = _table(
-        f"Round {result.number}{start} (validation{told})",
-        ["node", "accuracy", "F1", "AUROC", "grades given", "score", "rep.", "CID", *(["transaction"] if wide else [])],
-        numeric=[*range(1, 4), 5, 6],
-    )
-    for n in result.nodes:
-        said = "model refused" if n.fault else verdict.words(n.node)
-        table.add_row(
-            f"{n.node} {said}".rstrip(),
-            *(f"{n.metrics[m]:.4f}" for m in ("accuracy", "f1", "auroc")),
-            _grades(n.grades),
-            str(verdict.scores.get(n.node, "-")),
-            f"{n.reputation:.1f}",
-            _short(n.cid),
-            *([_short(n.tx)] if wide else []),
-            style="red" if said else None,
-        )
-    for node in result.absent:
-        said = ", ".join(["absent", *([word] if (word := verdict.words(node)) else [])])
-        table.add_row(
-            f"{node} {said}", *["-"] * 5, f"{verdict.reputation[node]:.1f}", *["-"] * (2 if wide else 1), style="red"
-        )
-    a = result.aggregate
-    table.add_row("aggregate", *(f"{a[m]:.4f}" for m in ("accuracy", "f1", "auroc")), style="bold")
-    return table
-
-
 def show_result(result: Mapping[str, Any], path: Path) -> None:
     """The final table, and where everything is."""
-    table = _table(
+    table = table_of(
         "Final aggregate (threshold from benign validation scores, no label used)",
         ["scored on", *METRICS],
         numeric=range(1, 6),
@@ -261,23 +181,15 @@ def _engine(backend: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table on stdout."""
-    table = _table(title, columns)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    emit(table)
-
-
 def _figure(value: float | None, scale: float = 1.0, digits: int = 3) -> str:
     return "-" if value is None else f"{value * scale:.{digits}g}"
 
 
 def show_targets(targets: Iterable[Any]) -> None:
     """One line a backend."""
-    wide = _stdout().width >= 100
+    wide = stdout().width >= 100
     times = ["T1 µs", "T2 µs"] if wide else []
-    table = _table(
+    table = table_of(
         "Backends (medians)",
         ["name", "qubits", "gate", "calibrated", "err. 1q", "err. 2q", "readout", *times],
         numeric=(1, 4, 5, 6, 7, 8),
@@ -319,7 +231,7 @@ def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
         Console(stderr=True).print("no runs yet; start with: qrun experiment nsl-kdd --backend fake_kyiv")
         return
     rows = []
-    wide = _stdout().width >= 120
+    wide = stdout().width >= 120
     for r in runs:
         metrics = r.get("metrics") or {}
         scores = [f"{metrics[part]['auroc']:.4f}" if metrics.get(part) else "-" for part in ("holdout", "test")]
@@ -344,47 +256,6 @@ def show_run(run: Mapping[str, Any]) -> None:
         emit(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
 
 
-def show_chain(record: Mapping[str, Any]) -> None:
-    """What the chain holds about a run: the task, where it is, the nodes, and a table a round."""
-    facts = ("kind", "chain_id", "contract", "head", "gas_used", "experiment", "config_digest", "data_source",
-             "feature_map_digest", "max_rounds", "settled_rounds", "phase", "open_round", "base")  # fmt: skip
-    show_table("On the chain", ["what", "value"], [[k, str(record[k])] for k in facts])
-    show_table(
-        "Nodes",
-        ["node", "address", "exchange key", "signs with", "reputation", ""],
-        [
-            [
-                str(n["id"]),
-                n["address"],
-                _short(n["exchange_key"]),
-                "its account" if n["signing_key"] is None else f"ML-DSA-65 {_short(n['signing_key'])}",
-                f"{n['reputation']:.1f}",
-                "excluded" if n["excluded"] else "",
-            ]
-            for n in record["nodes"]
-        ],
-    )
-    for r in record["rounds"]:
-        start = "the common start" if r["base"] == 0 else f"round {r['base']}"
-        table = _table(
-            f"Round {r['number']} from {start} ({r['state']})",
-            ["node", "block", "accuracy", "F1", "AUROC", "grades given", "score", "reputation", "CID", "transaction"],
-            numeric=[*range(1, 5), 6, 7],
-        )
-        for n in r["nodes"]:
-            table.add_row(
-                f"{n['id']} {n['said']}".rstrip(),
-                str(n["block"]),
-                *(f"{n['metrics'][m]:.4f}" for m in ("accuracy", "f1", "auroc")),
-                _grades(n["grades"]) if n["grades"] or not n["committed"] else "committed",
-                "-" if n["score"] is None else str(n["score"]),
-                "-" if n["reputation"] is None else f"{n['reputation']:.1f}",
-                _short(n["cid"]),
-                _short(n["tx"]),
-            )
-        emit(table)
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -395,7 +266,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def show_checks(checks: Iterable[Any]) -> None:
     """What `qrun doctor` found."""
-    table = _table("qrun doctor", ["what", "state", "found", "how to mend it"])
+    table = table_of("qrun doctor", ["what", "state", "found", "how to mend it"])
     style = {"ok": "green", "optional": "yellow", "broken": "red"}
     for c in checks:
         table.add_row(c.name, Text(c.state, style=style[c.state]), Text(c.found), Text(c.mend))

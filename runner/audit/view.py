@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from runner.audit.checks import VERDICTS, Check
-from runner.view import emit, show_table
+from runner.tables import emit, show_table
 
 if TYPE_CHECKING:
     from contracts.history import History

@@ -22,7 +22,7 @@ from runner.node import Peer, Published
 from runner.progress import NodeRound, RoundResult, Verdict, as_json, from_json
 from runner.settings import FederationSettings
 from runner.update import Input, Update
-from runner.view import round_table
+from runner.view_rounds import round_table
 
 # -- where a round starts --------------------------------------------------------------------------------------------
 
