@@ -1,0 +1,83 @@
+"""The attack table in a terminal: a progress bar on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from runner.attack.cells import Line
+from runner.attack.run import Table
+from runner.attack.summary import FOUND, LEGEND, found, kept
+from runner.settings import AGGREGATIONS
+
+SPEED_SECONDS = 600.0
+"""Over which the remaining time is estimated: cells differ by a factor of fifty."""
+
+
+class Bar:
+    """Progress on stderr: a bar in a terminal, a line a cell elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            speed_estimate_period=SPEED_SECONDS,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("reading the data", total=None)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def notice(self, text: str) -> None:
+        """A panel that stays."""
+        self.console.print(Panel(Text(text), title="Data", border_style="yellow", expand=False))
+
+    def step(self, done: int, total: int, line: Line | None) -> None:
+        """So many cells are done; the last is `line`."""
+        cell = None if line is None else line.cell
+        said = "playing" if cell is None else f"{cell.attack} {cell.aggregation} {cell.partition} seed {cell.seed}"
+        self.progress.update(self.task, completed=done, total=total, description=said)
+        if not self.console.is_terminal and line is not None:
+            self.console.print(f"{done}/{total} {said}: {line.seconds:.1f} s, AUROC {line.auroc:.4f}")
+
+
+def show(table: Table, nodes: int) -> None:
+    """Two tables a partition (who is found out, and what detection keeps), and what their columns say."""
+    console = Console(highlight=False)
+    for partition in dict.fromkeys(row.partition for row in table.rows):
+        rows = [row for row in table.rows if row.partition == partition]
+        title = f"{partition}, seeds: {max(row.seeds for row in rows)}, {table.source} data"
+        names = [a for a in AGGREGATIONS if any(a in row.points for row in rows)]
+        if any(row.seeds for row in rows):
+            _print(console, title, FOUND, [found(row, nodes) for row in rows])
+        _print(console, f"{title}: AUROC, points", ["attack", *names], [kept(row, names) for row in rows])
+    console.print(LEGEND)
+
+
+def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    out = RichTable(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        out.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in rows:
+        out.add_row(*row)
+    console.print(out)
