@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from runner.commands import attack as attack_command
 from runner.commands import chain as chain_commands
 from runner.commands import rollback
 from runner.commands import store as store_commands
@@ -30,7 +31,7 @@ runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no
 app.add_typer(backends_app, name="backends")
 app.add_typer(runs_app, name="runs")
 rollback.add(runs_app)
-for _group in (verify_command, chain_commands, store_commands):
+for _group in (attack_command, verify_command, chain_commands, store_commands):
     _group.add(app)
 
 
