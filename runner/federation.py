@@ -17,11 +17,12 @@ from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics
 from runner.config import RunConfig
+from runner.contribution import Member
 from runner.measure import Judge, SecureSum, calibrate_together, measure_together
 from runner.node import Peer
 from runner.progress import NodeRound, Reporter, RoundResult, Verdict
 from runner.publishing import COMMON, Publishing
-from runner.round import Member, RoundPlayer
+from runner.round import RoundPlayer
 from runner.seeds import generator
 from runner.store import RunStore
 from runner.update import Blocks, Input, Update, blocks_digest, dequantise, quantise

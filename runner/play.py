@@ -27,6 +27,7 @@ from experiments.base import Study, find
 from experiments.features.agreement import agree, node
 from runner.agreement import attach_task, open_secure_sum
 from runner.config import RunConfig
+from runner.contribution import Member
 from runner.federation import Federation
 from runner.keys import RunKeys, load_or_create
 from runner.measure import Judge
@@ -37,7 +38,6 @@ from runner.prepare import Prepared, model_for
 from runner.progress import Reporter
 from runner.report.convergence import draw_convergence
 from runner.result import build_result
-from runner.round import Member
 from runner.run_folder import MAX_BYTES as MAX_RESULT
 from runner.seeds import derive
 from runner.store import RunStore, write_durably

@@ -20,13 +20,13 @@ from contracts.store import BlockStore
 from experiments.base import find
 from runner.agreement import open_secure_sum
 from runner.config import RunConfig, build_config
+from runner.contribution import Member
 from runner.federation import Federation
 from runner.keys import load_or_create
 from runner.meter import Meter
 from runner.node import Peer
 from runner.prepare import model_for
 from runner.progress import RoundResult
-from runner.round import Member
 from runner.seeds import derive, generator
 from runner.store import RunStore
 

@@ -19,8 +19,9 @@ from contracts.cid import cid_of
 from contracts.records import METRIC_NAMES, Phase
 from contracts.signatures import mldsa_key, sign
 from runner.aggregate import aggregate, join
+from runner.contribution import Contributor, Member
 from runner.keys import grade_salt
-from runner.round import Member, RoundPlayer
+from runner.round import RoundPlayer
 from runner.update import (
     LIMIT,
     MAX_BYTES,
@@ -38,7 +39,7 @@ METRICS = dict.fromkeys(METRIC_NAMES, 0.5)
 HOSTILE = 3
 
 
-def update_of(player: RoundPlayer, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> Update:
+def update_of(player: Contributor, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> Update:
     """What the hostile node would publish if it were honest."""
     peer = member.peer
     with peer.model.executor:
@@ -82,14 +83,14 @@ FILES: dict[str, tuple[Callable[[Update], bytes], str]] = {
 
 def hostile(
     monkeypatch: pytest.MonkeyPatch,
-    make: Callable[[RoundPlayer, Member, int, Update], tuple[str, str]],
+    make: Callable[[Contributor, Member, int, Update], tuple[str, str]],
     *,
     only: int | None = None,
 ) -> None:
     """Node HOSTILE submits what `make` gives for its honest update: CIDs of model and signature."""
-    honest = RoundPlayer._contribute
+    honest = Contributor.contribute
 
-    def contribute(self: RoundPlayer, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> None:
+    def contribute(self: Contributor, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> None:
         if member.index != HOSTILE or only not in (None, number):
             honest(self, member, number, start, inputs)
             return
@@ -97,10 +98,10 @@ def hostile(
             cid, signature = make(self, member, number, update_of(self, member, number, start, inputs))
             self.contract.submit(member.account, number, cid, METRICS, signature=signature)
 
-    monkeypatch.setattr(RoundPlayer, "_contribute", contribute)
+    monkeypatch.setattr(Contributor, "contribute", contribute)
 
 
-def put_signed(player: RoundPlayer, member: Member, number: int, file: bytes) -> tuple[str, str]:
+def put_signed(player: Contributor, member: Member, number: int, file: bytes) -> tuple[str, str]:
     cid = player.store.put(file)
     return cid, player.store.put(sign(player.publishing.statement(number, member.index, cid), member.account))
 
@@ -131,15 +132,15 @@ def test_a_model_that_fails_a_check_counts_as_absent(
         check_absent(federation, fault)
 
 
-def signed_by(key: Any) -> Callable[[RoundPlayer, Member, int, Update], tuple[str, str]]:
-    def make(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def signed_by(key: Any) -> Callable[[Contributor, Member, int, Update], tuple[str, str]]:
+    def make(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
         cid = player.store.put(update.to_bytes())
         return cid, player.store.put(sign(player.publishing.statement(number, member.index, cid), key))
 
     return make
 
 
-def others_model(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def others_model(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
     theirs = player.contract.submission(number, 0)
     assert theirs is not None
     return theirs.cid, player.store.put(
@@ -147,27 +148,27 @@ def others_model(player: RoundPlayer, member: Member, number: int, update: Updat
     )
 
 
-def others_signature(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def others_signature(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
     theirs = player.contract.submission(number, 0)
     assert theirs is not None
     return player.store.put(update.to_bytes()), theirs.signature
 
 
-def other_contract(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def other_contract(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
     cid = player.store.put(update.to_bytes())
     elsewhere = replace(player.publishing.statement(number, member.index, cid), contract="0x" + "ab" * 20)
     return cid, player.store.put(sign(elsewhere, member.account))
 
 
-def nowhere(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def nowhere(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
     return str(cid_of(update.to_bytes())), player.store.put(b"{}")
 
 
-def unsigned(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+def unsigned(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
     return player.store.put(update.to_bytes()), str(cid_of(b"no such signature"))
 
 
-AUTHORS: dict[str, tuple[Callable[[RoundPlayer, Member, int, Update], tuple[str, str]], str]] = {
+AUTHORS: dict[str, tuple[Callable[[Contributor, Member, int, Update], tuple[str, str]], str]] = {
     "stranger": (signed_by(Account.from_key(b"\x07" * 32)), "did not sign"),
     "other scheme": (signed_by(mldsa_key(b"\x07" * 32)), "scheme secp256k1"),
     "another's model": (others_model, "another run, map, round or node"),
@@ -191,7 +192,7 @@ def test_a_model_without_its_authors_signature_counts_as_absent(
 def test_weights_are_those_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In round 2 the hostile node weighs one input otherwise, and its start is the aggregate with that weight."""
 
-    def make(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+    def make(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
         first, *rest = update.inputs
         inputs = (Input(first.cid, first.weight - 1), *rest)
         models = [player.publishing.own(i.cid).blocks for i in inputs]
@@ -206,7 +207,7 @@ def test_weights_are_those_of_the_contract(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("which", ["fewer", "own"])
 def test_a_node_may_leave_inputs_out(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(player: RoundPlayer, member: Member, number: int, update: Update) -> tuple[str, str]:
+    def make(player: Contributor, member: Member, number: int, update: Update) -> tuple[str, str]:
         own = player.contract.submission(1, HOSTILE)
         assert own is not None
         inputs = update.inputs[:2] if which == "fewer" else (Input(own.cid, 1),)
@@ -410,16 +411,17 @@ def vote(federation: Federation, target: int) -> None:
 
 
 def play_until(federation: Federation, monkeypatch: pytest.MonkeyPatch, method: str, number: int) -> None:
-    """Stop where `method` of the player would work on round `number`."""
-    original = getattr(RoundPlayer, method)
+    """Stop where `method` of player or contributor would work on round `number`."""
+    kind: Any = RoundPlayer if hasattr(RoundPlayer, method) else Contributor
+    original = getattr(kind, method)
 
-    def stopping(self: RoundPlayer, *args: Any) -> Any:
+    def stopping(self: Any, *args: Any) -> Any:
         if number in args:
             raise KeyboardInterrupt
         return original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RoundPlayer, method, stopping)
+        patch.setattr(kind, method, stopping)
         with pytest.raises(KeyboardInterrupt):
             federation.play()
 
@@ -429,7 +431,7 @@ def test_a_rollback_goes_on_from_the_earlier_models(tmp_path: Path, monkeypatch:
     with opened(config, tmp_path / "whole") as federation:
         whole = federation.play()
     with opened(config, tmp_path / "run") as federation:
-        play_until(federation, monkeypatch, "_contribute", 3)  # round 3 is open, and nobody has submitted
+        play_until(federation, monkeypatch, "contribute", 3)  # round 3 is open, and nobody has submitted
         vote(federation, 1)
         assert (federation.contract.open_round(), federation.contract.base()) == (3, 1)
     with opened(config, tmp_path / "run") as federation:

@@ -16,6 +16,7 @@ from circuits.errors import QrunError, UsageError
 from contracts.chain import connect
 from contracts.rounds import FederatedRounds
 from runner.cli import app
+from runner.contribution import Contributor
 from runner.rollback import roll_back
 from runner.round import RoundPlayer
 from runner.schema import schema
@@ -26,16 +27,17 @@ SMALL = {"qubits": 2, "reps": 1, "rounds": 4, "nodes": 3, "backend": "ideal", "t
 
 def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> str:
     """A run that stopped where `step` would work on round `number`; its name."""
-    original = getattr(RoundPlayer, step)
+    kind: Any = RoundPlayer if hasattr(RoundPlayer, step) else Contributor
+    original = getattr(kind, step)
 
-    def stopping(self: RoundPlayer, *args: Any) -> Any:
+    def stopping(self: Any, *args: Any) -> Any:
         if number in args:
             raise KeyboardInterrupt
         return original(self, *args)
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(RoundPlayer, step, stopping)
+        patch.setattr(kind, step, stopping)
         with pytest.raises(KeyboardInterrupt):
             face.run("nsl-kdd", out=folder, **SMALL)
     return RunIndex().list()[-1].run
@@ -55,7 +57,7 @@ def command(*args: str) -> tuple[int, str, str]:
 @pytest.mark.slow
 def test_rollback_and_resume(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
-    name = begun(folder, monkeypatch, "_contribute", 3)
+    name = begun(folder, monkeypatch, "contribute", 3)
     # What cannot be gone back to, in one line each; nothing is sent for it.
     for target, said in (("3", "no round of run"), ("7", "0 (the common start), 1, 2"), ("2", "goes on from round 2")):
         code, out, told = command(name, "--to", target)
@@ -140,7 +142,7 @@ def test_a_run_that_only_concludes_is_left_alone(here: Path, tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_votes_without_a_majority_are_told(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = begun(tmp_path / "run", monkeypatch, "_contribute", 3)
+    name = begun(tmp_path / "run", monkeypatch, "contribute", 3)
     nodes = FederatedRounds.nodes
     monkeypatch.setattr(FederatedRounds, "nodes", lambda self: nodes(self)[:1])
     with pytest.raises(QrunError, match="two thirds"):
