@@ -158,6 +158,7 @@ def _check_content(
         if result is not None:
             files.check_copies(findings, evidence.folder, result)
             files.check_artefacts(findings, evidence.folder, result)
+        files.check_blocks(findings, evidence.folder)
         files.check_keys(findings, evidence.folder, state)
     if data is None:
         findings.skipped(

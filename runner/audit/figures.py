@@ -19,7 +19,7 @@ from runner.audit.sources import Evidence
 from runner.audit.task_state import Round, TaskState
 from runner.config import RunConfig
 from runner.progress import Verdict
-from runner.result import KINDS
+from runner.result import KINDS, spread
 from runner.run_folder import MAX_BYTES, REQUIRED
 from runner.schema import FORMAT
 
@@ -107,6 +107,14 @@ def check_result(
     expected["dataset"] = {"source": state.spec.data_source}
     _compare(findings, "", dict(result), expected)
     _check_head(findings, result, history)
+    try:
+        made: Any = {part: spread(result["nodes"], part) for part in ("holdout", "test")}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        made = None
+    findings.test(
+        made is not None and result["spread"] == made, "result/spread",
+        "the spread is that of the nodes' own models", "other figures are the least and the greatest",
+    )  # fmt: skip
     for key, claim in ATTESTED.items():
         findings.attested(f"result/{key}", claim, "the nodes stated the digest of the result that holds it")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
 from circuits.hostile import load_json
-from contracts.cid import cid_of
+from contracts.cid import cid_of, parse_cid
+from contracts.errors import ContentError
 from runner.audit.checks import Findings
 from runner.audit.sources import Evidence
 from runner.audit.task_state import TaskState
@@ -99,15 +101,15 @@ def check_keys(findings: Findings, folder: Path, state: TaskState) -> None:
     claim = "keys.json holds the keys of the opener and of every node"
     try:
         body = load_json(data, max_bytes=MAX_BYTES, what="keys.json")
-        opener = Account.from_key(bytes.fromhex(body["opener"])).address
+        opener = Account.from_key(_key(body["opener"])).address
         found = []
         for keys in body["nodes"]:
             seed = keys.get("signing")
             found.append(
                 (
-                    Account.from_key(bytes.fromhex(keys["chain"])).address,
-                    ExchangeKey.from_bytes(bytes.fromhex(keys["exchange"])).public,
-                    None if seed is None else signing_key(mldsa_key(bytes.fromhex(seed))),
+                    Account.from_key(_key(keys["chain"])).address,
+                    ExchangeKey.from_bytes(_key(keys["exchange"])).public,
+                    None if seed is None else signing_key(mldsa_key(_key(seed))),
                 )
             )
     except LedgerError as error:
@@ -124,6 +126,36 @@ def check_keys(findings: Findings, folder: Path, state: TaskState) -> None:
         not wrong and len(found) >= len(registered), "files/keys.json", claim,
         f"the keys of {', '.join(wrong) or 'some'} are not those on the chain", "keys.json",
     )  # fmt: skip
+
+
+def _key(text: object) -> bytes:
+    """A key as keys.json has it: 64 lower-case hex digits."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError("no key")
+    return bytes.fromhex(text)
+
+
+def check_blocks(findings: Findings, folder: Path) -> None:
+    """That every block in the run's store is the one that its name says, whether a statement needs it or not."""
+    store = folder / "blocks"
+    if not store.is_dir():
+        findings.skipped("files/blocks", "every block in the store hashes to its name", "there is no folder blocks/")
+        return
+    damaged, count = 0, 0
+    for path in sorted(store.glob("??/*")):
+        count += 1
+        try:
+            sound = parse_cid(path.name).matches(_bounded(path) or b"")
+        except ContentError:
+            sound = False
+        if not sound:
+            damaged += 1
+            findings.false(
+                f"files/blocks/{path.name}", f"the block {path.name} in the store hashes to its name",
+                "its bytes were changed", f"blocks/{path.parent.name}/{path.name}",
+            )  # fmt: skip
+    if not damaged:
+        findings.test(True, "files/blocks", f"every block in the store hashes to its name ({count} of them)")
 
 
 def _bounded(path: Path) -> bytes | None:

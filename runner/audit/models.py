@@ -221,7 +221,7 @@ class Audited(Publishing):
         if not faults:
             return Published(cid, update)
         self._note_faults(submission, faults)
-        return Published(cid, None, faults[0][2])
+        return super()._fetch(submission)  # the fault in the runner's own words, as it stands in a result
 
     def _note_faults(self, submission: Submission, faults: list[tuple[str, str, str, str]]) -> None:
         number, node = submission.round, submission.node
@@ -257,7 +257,10 @@ class Audited(Publishing):
             self._reader.get(cid, max_bytes=MAX_BYTES)
             self._findings.test(True, "aggregation/final", claim, where=cid)
         except ContentError as error:
-            self._findings.false("aggregation/final", claim, error.message, cid)
+            if concluded:
+                self._findings.false("aggregation/final", claim, error.message, cid)
+            else:
+                self._findings.skipped("aggregation/final", claim, "no node has stated a final model yet", cid)
         digest = parse_cid(cid).digest
         for node, (model, _) in sorted(concluded.items()):
             self._findings.test(

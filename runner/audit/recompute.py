@@ -22,13 +22,14 @@ from runner.audit.audit import WithData
 from runner.audit.checks import Findings
 from runner.audit.models import Audited
 from runner.config import RunConfig
+from runner.contribution import Member
 from runner.federation import Federation
 from runner.measure import Judge
 from runner.node import Peer
 from runner.prepare import Prepared, model_for, prepare
 from runner.progress import Warn
-from runner.result import describe_backend, describe_dataset, spread
-from runner.round import Member, RoundPlayer
+from runner.result import describe_backend, describe_dataset
+from runner.round import RoundPlayer
 from runner.seeds import derive
 
 TOLERANCE = 2e-3
@@ -256,15 +257,6 @@ class Recomputation:
                 self._same(
                     f"metrics/final/{i}/{part}", f"node {i}: the metrics of its last model on {part}", told, metrics
                 )  # fmt: skip
-        own = [{"metrics": dict(_mapping(entry.get("metrics")))} for entry in entries.values()]
-        try:
-            made: Any = {part: spread(own, part) for part in ("holdout", "test")}
-        except (KeyError, TypeError):
-            made = None
-        self.findings.test(
-            made is not None and result.get("spread") == made, "metrics/spread",
-            "the spread is that of the nodes' own models", "other figures are the least and the greatest",
-        )  # fmt: skip
 
     def _same(self, id_: str, claim: str, told: Any, metrics: Metrics | None) -> None:
         """That figures are those computed again, within what machines differ by."""
