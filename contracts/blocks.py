@@ -47,7 +47,7 @@ class Header:
 
 @dataclass(frozen=True)
 class SignedTransaction:
-    """A transaction by its bytes; `to` is None where it makes a contract."""
+    """A transaction by its bytes; `to` is None where it makes a contract, `chain_id` where it names no chain."""
 
     raw: bytes
     nonce: int
@@ -56,6 +56,7 @@ class SignedTransaction:
     data: bytes
     signed: bytes
     signature: tuple[int, int, int]
+    chain_id: int | None
 
     @classmethod
     def read(cls, raw: bytes) -> SignedTransaction:
@@ -72,15 +73,23 @@ class SignedTransaction:
         nonce, to, count = places
         fields = _strings([part if isinstance(part, bytes) else b"" for part in body], "a transaction")
         v, r, s = (_int(field) for field in fields[count - 3 :])
+        chain_id = _int(fields[0]) if kind else (v - 35) // 2 if v >= 35 else None
         if kind:
             signed = bytes([kind]) + encode(body[: count - 3])
         elif v >= 35:  # EIP-155: the chain's id is signed too
-            signed = encode([*body[:6], number((v - 35) // 2), b"", b""])
+            signed = encode([*body[:6], number(chain_id or 0), b"", b""])
             v = (v - 35) % 2
         else:
             signed, v = encode(body[:6]), v - 27
         return cls(
-            raw, _int(fields[nonce]), fields[to] or None, _int(fields[to + 1]), fields[to + 2], signed, (v, r, s)
+            raw=raw,
+            nonce=_int(fields[nonce]),
+            to=fields[to] or None,
+            value=_int(fields[to + 1]),
+            data=fields[to + 2],
+            signed=signed,
+            signature=(v, r, s),
+            chain_id=chain_id,
         )
 
     @classmethod

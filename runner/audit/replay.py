@@ -68,6 +68,7 @@ class Replay:
         """Play all transactions, in order; the task's state after them."""
         calls = sorted(self.history.calls, key=lambda call: (call.block, call.position))
         for call in calls:
+            self._check_chain_id(call)
             if self.state is None:
                 self._open(call)
             else:
@@ -75,6 +76,14 @@ class Replay:
         if self.state is None:
             self.findings.false("chain/opening", "the log begins with the opening of the task", "it has no TaskOpened")
         return self.state
+
+    def _check_chain_id(self, call: Call) -> None:
+        signed = call.signed.chain_id if call.signed is not None else None
+        if signed != self.history.chain_id and signed is not None:
+            self.findings.false(
+                f"chain/id/{call.tx}", f"every transaction was signed for chain {self.history.chain_id}",
+                f"this one was signed for chain {signed}, and copied", call.tx,
+            )  # fmt: skip
 
     def _open(self, call: Call) -> None:
         first = call.entries[0] if call.entries else None

@@ -88,9 +88,12 @@ def test_a_byte_flipped_in_any_value_is_found(copy: Path) -> None:
 
 
 def test_a_byte_flipped_in_any_key_is_found(copy: Path) -> None:
+    present = {key for key, _ in rows(copy)}
     for count, (key, value) in enumerate(rows(copy)):
         damaged = bytearray(key)
         damaged[count % len(key)] ^= 1 << count % 8
+        if bytes(damaged) in present:
+            continue  # block 1's row as block 0's: there is no room for it
         change(copy, "update state set key=? where key=?", bytes(damaged), key)
         assert check_file(copy).findings, key
         change(copy, "update state set key=? where key=?", key, bytes(damaged))

@@ -271,6 +271,11 @@ def test_who_signed_is_recovered_not_told(plain: History) -> None:
     assert any(f"it is signed by {stranger}" in text for text in false)
 
 
+def test_transactions_that_were_signed_for_another_chain_are_told(plain: History) -> None:
+    false = told(replayed(replace(plain, chain_id=1))[0])
+    assert sum("signed for chain 1337, and copied" in text for text in false) == len(plain.calls)
+
+
 def late(seconds: int, name: str) -> Callable[[Call], Call]:
     return lambda call: replace(call, time=call.time + seconds) if call.entries[0].name == name else call
 
