@@ -57,6 +57,12 @@ class Bank:
             for method, arguments in (("evm_increaseTime", [seconds]), ("evm_mine", [])):
                 self.chain.w3.provider.make_request(method, arguments)
 
+    def now(self) -> int:
+        """The time on the chain."""
+        if isinstance(self.chain, LocalChain):
+            return self.chain.embedded.now()
+        return int(self.chain.w3.eth.get_block("latest")["timestamp"])
+
 
 @pytest.fixture(scope="session")
 def embedded_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
@@ -111,6 +117,11 @@ class Play:
 
     def wait(self, seconds: int) -> None:
         self.bank.wait(seconds)
+
+    def wait_out(self, *phases: str) -> None:
+        """Let the time of the open round's phases run out: "submit", "commit", "reveal", "setup", in this order."""
+        due = int(self.view("state")[0]) + sum(int(getattr(self.spec.rules, f"{p}_seconds")) for p in phases)
+        self.wait(max(0, due - self.bank.now()))
 
     def register(self) -> None:
         for i, account in enumerate(self.accounts):

@@ -1,82 +1,237 @@
-"""Reputation computed on the chain against a model of it here."""
+"""The settlement: the contract against contracts/reputation.py, and that against medians by brute force."""
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.contracts.conftest import Bank, open_task
+from contracts.reputation import Rules, Settlement, Standing, lower_median, settle
+from tests.contracts.conftest import QUICK, Bank, Play, all_grades, open_task
 
-
-def lower_median(grades: list[int], weights: list[int]) -> int:
-    """The first grade, in order, at which half of the weight is reached; equal weights where all are zero."""
-    if not grades:
-        return 100
-    if not sum(weights):
-        weights = [1] * len(grades)
-    reached = 0
-    for grade, weight in sorted(zip(grades, weights, strict=True)):
-        reached += weight
-        if 2 * reached >= sum(weights):
-            return grade
-    raise AssertionError
-
-
-def settle(reputation: list[int] | None, grades: list[list[int]]) -> list[int]:
-    """Reputation after one more round; `grades[i][j]` from i to j, None before for the first."""
-    n = len(grades)
-    out = []
-    for j in range(n):
-        graders = [i for i in range(n) if i != j]
-        weights = [1 if reputation is None else reputation[i] for i in graders]
-        score = lower_median([grades[i][j] for i in graders], weights)
-        out.append(100 * score if reputation is None else (70 * reputation[j] + 30 * 100 * score) // 100)
-    return out
-
+Row = dict[int, int]
+GENERATE = (Phase.explicit, Phase.generate)
+"""An example takes seconds on the chain: what fails is shown as it was found."""
 
 # Zeros and hundreds often: that is where weights vanish and medians tie.
-a_grade = st.one_of(st.sampled_from([0, 1, 50, 99, 100]), st.integers(0, 100))
+a_grade = st.one_of(st.sampled_from([0, 1, 35, 50, 70, 99, 100]), st.integers(0, 100))
+
+
+def brute_median(pairs: Sequence[tuple[int, int]]) -> int | None:
+    """By its definition, a value at a time."""
+    if not pairs:
+        return None
+    if sum(weight for _, weight in pairs) == 0:
+        pairs = [(value, 1) for value, _ in pairs]
+    total = sum(weight for _, weight in pairs)
+    return min(v for v, _ in pairs if 2 * sum(w for u, w in pairs if u <= v) >= total)
+
+
+@given(st.lists(st.tuples(a_grade, st.one_of(st.just(0), st.integers(0, 10_000))), max_size=12))
+def test_the_lower_median_is_the_one_of_its_definition(pairs: list[tuple[int, int]]) -> None:
+    assert lower_median(pairs) == brute_median(pairs)
+
+
+def test_half_of_the_weight_is_enough() -> None:
+    assert lower_median([(9, 1), (3, 1)]) == 3
+    assert lower_median([(9, 2), (3, 1)]) == 9
+    assert lower_median([(9, 0), (3, 0), (5, 0)]) == 5
+    assert lower_median([]) is None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What happens in a round: who submits, who of them reveals, and the whole square of grades."""
+
+    submitted: frozenset[int]
+    revealed: frozenset[int]
+    square: tuple[tuple[int, ...], ...]
+
+    def grades(self) -> dict[int, Row]:
+        return {i: {j: self.square[i][j] for j in self.submitted - {i}} for i in sorted(self.revealed)}
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[list[list[int]]]:
-    nodes, rounds = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-    square = st.lists(st.lists(a_grade, min_size=nodes, max_size=nodes), min_size=nodes, max_size=nodes)
-    return draw(st.lists(square, min_size=rounds, max_size=rounds))
+def histories(draw: st.DrawFn, most: int = 12) -> tuple[Rules, int, list[Round]]:
+    n = draw(st.integers(1, most))
+    rules = Rules(
+        QUICK.submit_seconds,
+        QUICK.commit_seconds,
+        QUICK.reveal_seconds,
+        QUICK.setup_seconds,
+        warn=draw(st.integers(0, 100)),
+        low_early=draw(st.integers(0, 100)),
+        low_late=draw(st.integers(0, 100)),
+        early=draw(st.integers(0, 3)),
+        strong_early=draw(st.sampled_from([0, 35, 60, 100])),
+        strong_late=draw(st.sampled_from([0, 35, 60, 100])),
+        asymmetry=draw(st.sampled_from([0, 35, 100])),
+        keep=draw(st.integers(0, 100)),
+        low_in_a_row=draw(st.integers(1, 3)),
+        hard_in_a_row=draw(st.integers(1, 3)),
+    )
+    everybody = st.just(frozenset(range(n)))
+    some = st.one_of(everybody, everybody, st.frozensets(st.integers(0, n - 1)))
+    rounds = []
+    for _ in range(draw(st.integers(1, 3))):
+        submitted = draw(some)
+        # As from one distribution, or apart from each other.
+        grade = draw(st.sampled_from([a_grade, st.integers(60, 95)]))
+        square = draw(st.lists(st.lists(grade, min_size=n, max_size=n).map(tuple), min_size=n, max_size=n))
+        rounds.append(Round(submitted, submitted & draw(some), tuple(square)))
+    return rules, n, rounds
 
 
-def play(bank: Bank, history: list[list[list[int]]]) -> None:
-    nodes = len(history[0])
-    game = open_task(bank, nodes, rounds=len(history))
+@given(histories(), st.data())
+def test_scores_and_asymmetry_are_those_of_the_formula(
+    history: tuple[Rules, int, list[Round]], data: st.DataObject
+) -> None:
+    rules, n, (first, *_) = history
+    reputations = data.draw(st.lists(st.integers(0, 10_000), min_size=n, max_size=n))
+    standings = [Standing(reputation=r, scored=True) for r in reputations]
+    grades = first.grades()
+    found = settle(rules, 2, standings, active=range(n), submitted=first.submitted, grades=grades)
+    for j in range(n):
+        given_to = [(grades[i][j], reputations[i]) for i in grades if i != j and j in first.submitted]
+        assert found.scores[j] == (100 if n == 1 and j in first.submitted else brute_median(given_to))
+        apart = [(abs(grades[j][i] - grades[i][j]), reputations[i]) for i in grades if i != j and j in grades]
+        assert found.asymmetry[j] == brute_median(apart)
+    known = [(score, 1) for score in found.scores if score is not None]
+    bound = rules.strong_early if rules.early >= 2 else rules.strong_late
+    assert found.strong == (bool(known) and (brute_median(known) or 0) >= bound)
+    for now in found.standings:
+        assert 0 <= now.reputation <= 10_000
+        assert not now.excluded or now.reputation == now.credits == 0
+
+
+def play(game: Play, rounds: Sequence[Round]) -> list[Settlement]:
+    """Play a history on the chain; what the rules say of each of its rounds, which the chain has said too."""
+    n = len(game.accounts)
     game.agree()
-    expected = None
-    for round_, grades in enumerate(history, 1):
-        game.submit(round_)
-        game.grade(round_, {i: {j: g for j, g in enumerate(row) if j != i} for i, row in enumerate(grades)})
-        game.contract.settle(game.accounts[-1], round_)
-        expected = settle(expected, grades)
-        assert game.contract.reputation_after(round_) == expected
-    assert game.contract.reputation() == expected
+    standings, told = [Standing()] * n, []
+    for number, now in enumerate(rounds, 1):
+        if not (active := {i for i in range(n) if not standings[i].excluded}):
+            break
+        submitted = now.submitted & active
+        played = Round(submitted, now.revealed & active, now.square)
+        game.submit(number, sorted(submitted))
+        if submitted != active:
+            game.wait_out("submit")
+        # Of those who do not reveal, some have committed.
+        hidden = {i: dict.fromkeys(submitted - {i}, 50) for i in submitted - played.revealed if i % 2}
+        game.commit(number, {**played.grades(), **hidden})
+        if submitted - played.revealed - hidden.keys():
+            game.wait_out("submit", "commit")
+        game.reveal(number, played.grades())
+        if hidden:
+            game.wait_out("submit", "commit", "reveal")
+        game.settle(number)
+        expected = settle(
+            game.spec.rules, number, standings, active=active, submitted=submitted, grades=played.grades()
+        )
+        found = game.contract.settlement(number)
+        assert found is not None
+        assert (found.scores, found.asymmetry, found.strong) == (expected.scores, expected.asymmetry, expected.strong)
+        assert found.reputation == tuple(s.reputation for s in expected.standings)
+        assert (found.low, found.flagged, found.excluded) == (expected.low, expected.flagged, expected.excluded)
+        assert [tuple(node)[1:] for node in game.view("nodes")] == [
+            (s.reputation, s.low, s.hard, s.credits, s.scored) for s in expected.standings
+        ]
+        assert {n.index for n in game.contract.nodes() if n.excluded} == {
+            i for i, s in enumerate(expected.standings) if s.excluded
+        }
+        standings = list(expected.standings)
+        told.append(expected)
+    return told
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, phases=GENERATE, suppress_health_check=list(HealthCheck))
 @given(histories())
-def test_the_chain_computes_the_same(embedded_bank: Bank, history: list[list[list[int]]]) -> None:
-    play(embedded_bank, history)
+def test_the_chain_settles_the_same(embedded_bank: Bank, history: tuple[Rules, int, list[Round]]) -> None:
+    rules, n, rounds = history
+    play(open_task(embedded_bank, n, rounds=len(rounds), rules=rules), rounds)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, derandomize=True, phases=GENERATE, suppress_health_check=list(HealthCheck))
+@given(histories())
+def test_the_chain_settles_the_same_more_often(embedded_bank: Bank, history: tuple[Rules, int, list[Round]]) -> None:
+    rules, n, rounds = history
+    play(open_task(embedded_bank, n, rounds=len(rounds), rules=rules), rounds)
+
+
+def everybody(square: Sequence[Sequence[int]]) -> Round:
+    nodes = frozenset(range(len(square)))
+    return Round(nodes, nodes, tuple(tuple(row) for row in square))
 
 
 def test_where_no_grader_has_weight_all_weigh_the_same(bank: Bank) -> None:
     nobody = [[0] * 4 for _ in range(4)]
     some = [[0, 10, 20, 30], [40, 0, 50, 60], [70, 80, 0, 90], [100, 1, 2, 0]]
-    play(bank, [nobody, some])
-
-
-def test_half_of_the_weight_is_enough(bank: Bank) -> None:
-    """Lower median: with two graders of the same weight the smaller grade counts."""
-    play(bank, [[[0, 7, 9], [5, 0, 3], [11, 13, 0]]])
-    assert lower_median([9, 3], [1, 1]) == 3
+    _, told = play(open_task(bank, 4), [everybody(nobody), everybody(some)])
+    assert told.scores == (70, 10, 20, 60)
 
 
 def test_a_lone_node_scores_full(bank: Bank) -> None:
-    play(bank, [[[0]], [[0]]])
-    assert settle(settle(None, [[0]]), [[0]]) == [10_000]
+    told = play(open_task(bank, 1), [everybody([[0]]), everybody([[0]])])
+    assert [t.standings[0].reputation for t in told] == [10_000, 10_000]
+
+
+def test_who_is_low_in_strong_settlements_in_a_row_is_excluded(bank: Bank) -> None:
+    game = open_task(bank, 4, rounds=4)
+    good = all_grades(range(4), n3=5)
+    square = everybody([[good[i].get(j, 0) for j in range(4)] for i in range(4)])
+    # Node 3 gives others what they give it, so that it is not apart from them: they grade it low, that is all.
+    first, second, third = play(game, [square] * 3)
+    assert (first.low, first.flagged, first.excluded) == ({3}, {3}, set())
+    assert second.excluded == {3}
+    assert third.weights()[3] == 0
+    assert game.contract.active(3) == {0, 1, 2}
+
+
+def test_a_weak_settlement_freezes_who_took_part(bank: Bank) -> None:
+    """Grades that do not agree on anything move no reputation, except of who was absent, hid its grades or scored 0."""
+    game = open_task(bank, 6, rounds=2, rules=Rules(1000, 200, 300, 4000, strong_early=60))
+    fine, poor = all_grades(range(6), 90), all_grades(range(6), 50, n5=0)
+    square = [[fine[i].get(j, 0) for j in range(6)] for i in range(6)]
+    weak = [[poor[i].get(j, 0) for j in range(6)] for i in range(6)]
+    nodes = frozenset(range(6))
+    second = Round(nodes - {3}, nodes - {3, 4}, tuple(map(tuple, weak)))
+    _, told = play(game, [everybody(square), second])
+    assert not told.strong
+    assert [s.reputation for s in told.standings] == [9000, 9000, 9000, 6300, 6300, 6300]
+    assert told.scores == (50, 50, 50, None, 50, 0)
+    assert [s.low for s in told.standings] == [0] * 6
+
+
+def test_scores_of_zero_in_a_row_exclude_even_where_settlements_are_weak(bank: Bank) -> None:
+    rules = Rules(1000, 200, 300, 4000, strong_early=100, strong_late=100)
+    game = open_task(bank, 4, rounds=4, rules=rules)
+    grades = all_grades(range(4), n3=0)
+    told = play(game, [everybody([[grades[i].get(j, 0) for j in range(4)] for i in range(4)])] * 3)
+    assert [t.strong for t in told] == [False] * 3
+    assert [t.excluded for t in told] == [set(), set(), {3}]
+
+
+def test_a_node_that_is_absent_loses_and_comes_back(bank: Bank) -> None:
+    game = open_task(bank, 4, rounds=3)
+    square, nodes = tuple([(80,) * 4] * 4), frozenset(range(4))
+    told = play(
+        game, [Round(nodes, nodes, square), Round(nodes - {2}, nodes - {2}, square), Round(nodes, nodes, square)]
+    )
+    assert [t.standings[2].reputation for t in told] == [8000, 5600, 6320]
+    assert told[1].scores[2] is None
+    # Who was not there earns nothing for the round.
+    assert [t.standings[2].credits for t in told] == [8000, 8000, 14_320]
+
+
+def test_a_round_that_nobody_submitted_to_is_settled_too(bank: Bank) -> None:
+    game = open_task(bank, 3, rounds=2)
+    nobody = Round(frozenset(), frozenset(), tuple([(0,) * 3] * 3))
+    first, second = play(game, [nobody, everybody([(80,) * 3] * 3)])
+    assert not first.strong
+    assert [s.scored for s in first.standings] == [False] * 3
+    assert [s.reputation for s in second.standings] == [8000] * 3
