@@ -49,6 +49,7 @@ def rows(path: Path) -> list[tuple[bytes, bytes]]:
 
 def change(path: Path, statement: str, *values: object) -> None:
     sql = sqlite3.connect(path)
+    sql.execute("pragma synchronous=off")
     with sql:
         assert sql.execute(statement, values).rowcount == 1
     sql.close()
@@ -101,13 +102,13 @@ def test_a_byte_flipped_in_any_key_is_found(copy: Path) -> None:
 
 
 def test_a_row_that_a_block_needs_is_missed(copy: Path) -> None:
-    missed = 0
-    for key, value in rows(copy):
+    missed, some = 0, rows(copy)[::3]
+    for key, value in some:
         change(copy, "delete from state where key=?", key)
         missed += bool(check_file(copy).findings)
         change(copy, "insert into state values(?,?)", key, value)
     # Some nodes are of no block's state, but of one between two transactions: nothing names them.
-    assert missed > 0.7 * len(rows(copy))
+    assert missed > 0.7 * len(some)
     with BlockFile(copy) as file:
         head = file.head()
         needed = {head.state_root, head.transactions_root, head.receipts_root, head.hash}
