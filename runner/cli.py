@@ -31,8 +31,6 @@ runs_app = typer.Typer(help="Runs of this user: list, show, resume, remove.", no
 app.add_typer(backends_app, name="backends")
 app.add_typer(runs_app, name="runs")
 rollback.add(runs_app)
-for _group in (attack_command, verify_command, chain_commands, store_commands):
-    _group.add(app)
 
 
 def _version(value: bool) -> None:
@@ -333,6 +331,11 @@ def doctor(
         show_checks(checks)
     if any(c.state == "broken" for c in checks):
         raise typer.Exit(1)
+
+
+# In the order of `qrun --help`: what a user comes for stands first.
+for _group in (attack_command, verify_command, chain_commands, store_commands):
+    _group.add(app)
 
 
 def _terminate(*_: object) -> NoReturn:
