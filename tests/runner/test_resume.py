@@ -229,11 +229,17 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path, mo
     assert json.loads(done.stdout)["rounds"][0]["nodes"][0]["cid"] == cid
 
     # A damaged result is said to be so, and does not spoil the list of all runs.
-    (folder / "result.json").write_text('{"format": "qrun-result/1", "metrics": {"test": {"x": 1}}}')
-    shown = qrun("runs", "show", run["run"])
-    assert shown.returncode == 1
-    assert "damaged" in shown.stderr
+    report = (folder / "result.json").read_bytes()
+    for named, said in (("qrun-result/2", "damaged"), ("qrun-result/1", "this version reads qrun-result/2")):
+        (folder / "result.json").write_text('{"format": "' + named + '", "metrics": {"test": {"x": 1}}}')
+        shown = qrun("runs", "show", run["run"])
+        assert shown.returncode == 1
+        assert said in shown.stderr
     assert qrun("runs", "list").returncode == 0
+    # Removed and resumed, it is the one whose digest the nodes stated.
+    (folder / "result.json").unlink()
+    assert qrun("runs", "resume", run["run"], "--json").returncode == 0
+    assert (folder / "result.json").read_bytes() == report
 
 
 @pytest.mark.slow
