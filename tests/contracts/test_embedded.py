@@ -46,6 +46,45 @@ def test_blocks_go_forward_in_time_though_the_clock_does_not(tmp_path: Path) -> 
     assert times == [2_000_000_000, 2_000_000_001, 2_000_000_002]
 
 
+def test_a_view_sees_the_time_before_a_block_does(tmp_path: Path) -> None:
+    from contracts.records import Phase
+    from tests.contracts.conftest import QUICK, Bank, open_task
+
+    accounts, now = [Account.create() for _ in range(3)], [1_900_000_000.0]
+    with connect(tmp_path / "c", [a.address for a in accounts], clock=lambda: now[0]) as chain:
+        game = open_task(Bank(chain, accounts), 2)
+        game.agree()
+        head = chain.head()
+        assert game.contract.phase() == Phase.SUBMIT
+        now[0] = game.view("state")[0] + QUICK.submit_seconds - 1
+        assert game.contract.phase() == Phase.SUBMIT
+        now[0] += 1
+        assert game.contract.phase() == Phase.SETTLE  # nobody has submitted: nothing to grade
+        assert chain.head() == head
+        game.settle(1)
+        assert chain.w3.eth.get_block("latest")["timestamp"] == now[0]
+
+
+def test_what_is_refused_leaves_the_chain_as_it_was(tmp_path: Path) -> None:
+    from contracts.errors import ContractRevert
+    from tests.contracts.conftest import Bank, open_task
+
+    accounts = [Account.create() for _ in range(2)]
+    path = tmp_path / "c"
+    with connect(path, [a.address for a in accounts]) as chain:
+        game = open_task(Bank(chain, accounts), 1)
+        before = chain.head(), chain.balance(game.accounts[0].address), chain.nonce(game.accounts[0].address)
+        for _ in range(3):
+            with pytest.raises(ContractRevert, match="NotRegistered"):
+                game.raw(game.accounts[0], "settle", 1, 32)
+        with pytest.raises(ContractRevert, match="NotAllowed"):
+            game.chain.call(game.function("indexOf", game.opener.address))
+        assert (chain.head(), *before[1:]) == before
+        game.register()
+    with connect(path) as chain:
+        assert chain.head_number() == before[0][0] + 1
+
+
 def test_a_second_process_is_told_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "chain.sqlite"
     code = (
@@ -115,13 +154,13 @@ def test_logs_are_those_that_eth_tester_gives(tmp_path: Path) -> None:
         open_task(bank, 1).register()  # another contract, whose log is not asked for
         game = open_task(bank, 2)
         game.agree()
-        game.submit(1)
-        game.grade(1, all_grades(2))
+        game.round(1, all_grades(range(2)))
         head = chain.head_number()
         own = chain.logs(game.contract.address, 0, head)
         theirs = chain.w3.eth.get_logs({"address": game.contract.address, "fromBlock": 0, "toBlock": head})
         fields = ("address", "topics", "data", "blockNumber", "blockHash", "transactionHash", "logIndex")
-        assert len(own) == 1 + 2 + 2 + 1 + 2 + 2
+        # Opened, registered, votes and their outcome, models, commitments, grades, settlement; two rounds opened.
+        assert len(own) == 1 + 2 + 2 + 1 + 2 + 2 + 2 + 1 + 2
         assert [[log[f] for f in fields] for log in own] == [[log[f] for f in fields] for log in theirs]
         assert chain.logs(game.contract.address, own[3]["blockNumber"], own[3]["blockNumber"]) == own[3:4]
 

@@ -13,29 +13,42 @@ import pytest
 from eth_account import Account
 
 from contracts.chain import Chain, connect
+from contracts.cid import cid_of
 from contracts.errors import ContentError, LedgerError
 from contracts.event_log import EventLog
 from contracts.records import Receipt
 from contracts.rounds import FederatedRounds, address_of_first_contract, gas_budget
-from tests.contracts.conftest import METRICS, Bank, Play, all_grades, key, model, open_task
+from tests.contracts.conftest import METRICS, SIGNATURE, Bank, Play, key, model, open_task, salt
 from tests.servers import anvil_node
+
+GRADES = {0: {1: 80}, 1: {0: 70}}
+REPORT = str(cid_of(b"report"))
 
 
 def played(bank: Bank) -> Play:
-    game = open_task(bank, 2)
+    """A whole task, in whose first settled round two votes to go back did not come about."""
+    game = open_task(bank, 2, rounds=2, deposit=9, pool=100)
     game.agree()
-    game.submit(1)
-    game.grade(1, all_grades(2))
-    game.contract.settle(game.accounts[0], 1)
+    game.round(1, GRADES)
+    game.contract.rollback(game.accounts[1], 0)
+    game.round(2, GRADES)
+    for account in game.accounts:
+        game.contract.conclude(account, model(2, 9), REPORT)
+        game.contract.withdraw(account)
     return game
 
 
 WRITES: dict[str, Callable[[Play, FederatedRounds], Receipt]] = {
     "register": lambda g, c: c.register(g.accounts[0], key(0)),
     "agree_map": lambda g, c: c.agree_map(g.accounts[0], b"m" * 32),
-    "submit": lambda g, c: c.submit(g.accounts[0], 1, model(1, 0), METRICS),
-    "grade": lambda g, c: c.grade(g.accounts[0], 1, {1: 80}),
+    "submit": lambda g, c: c.submit(g.accounts[0], 1, model(1, 0), METRICS, signature=SIGNATURE),
+    "commit": lambda g, c: c.commit(g.accounts[0], 1, GRADES[0], salt(1, 0)),
+    "reveal": lambda g, c: c.reveal(g.accounts[0], 1, GRADES[0], salt(1, 0)),
     "settle": lambda g, c: c.settle(g.accounts[1], 1),
+    "settle the last": lambda g, c: c.settle(g.accounts[1], 2),
+    "conclude": lambda g, c: c.conclude(g.accounts[1], model(2, 9), REPORT),
+    "abandon": lambda g, c: c.abandon(g.accounts[0]),
+    "withdraw": lambda g, c: c.withdraw(g.accounts[0]),
 }
 
 
@@ -46,19 +59,32 @@ def test_repeating_a_run_sends_nothing(bank: Bank) -> None:
     assert fresh.address == game.contract.address
     for contract in (game.contract, fresh):
         receipts = [write(game, contract) for write in WRITES.values()]
-        assert len({r.tx for r in receipts}) == len(receipts)
+        # Nobody abandoned the task: its end came with the last settlement.
+        assert len({r.tx for r in receipts}) == len(receipts) - 1
         assert all(game.chain.receipt(r.tx) == r for r in receipts)
     assert game.chain.gas_used == sent
     assert [game.chain.nonce(a.address) for a in (game.opener, *game.accounts)] == nonces
     assert contract.gas_used() == game.contract.gas_used()
 
 
+def changed_submission(**changed: Any) -> Callable[[Play], Receipt]:
+    sent = {"cid": model(1, 0), "metrics": METRICS, "signature": SIGNATURE, **changed}
+    return lambda g: g.contract.submit(g.accounts[0], 1, **sent)
+
+
 DIFFERENT: dict[str, Callable[[Play], Receipt]] = {
     "exchangeKey": lambda g: g.contract.register(g.accounts[0], b"other key".ljust(32)),
+    "signingKey": lambda g: g.contract.register(g.accounts[0], key(0), b"q" * 32),
     "digest": lambda g: g.contract.agree_map(g.accounts[0], b"o" * 32),
-    "another digest": lambda g: g.contract.submit(g.accounts[0], 1, model(9, 9), METRICS),
-    "metrics": lambda g: g.contract.submit(g.accounts[0], 1, model(1, 0), METRICS | {"f1": 0.61}),
-    "grades": lambda g: g.contract.grade(g.accounts[0], 1, {1: 81}),
+    "another digest": changed_submission(cid=model(9, 9)),
+    "metrics": changed_submission(metrics=METRICS | {"f1": 0.61}),
+    "signature": changed_submission(signature=REPORT),
+    "commitment": lambda g: g.contract.commit(g.accounts[0], 1, {1: 81}, salt(1, 0)),
+    "another commitment": lambda g: g.contract.commit(g.accounts[0], 1, GRADES[0], salt(1, 1)),
+    "grades": lambda g: g.contract.reveal(g.accounts[0], 1, {1: 81}, salt(1, 0)),
+    "salt": lambda g: g.contract.reveal(g.accounts[0], 1, GRADES[0], salt(1, 1)),
+    "model": lambda g: g.contract.conclude(g.accounts[0], model(1, 1), REPORT),
+    "report": lambda g: g.contract.conclude(g.accounts[0], model(2, 9), model(1, 1)),
 }
 
 
@@ -69,10 +95,28 @@ def test_another_content_is_refused(bank: Bank) -> None:
             write(game)
 
 
+def test_a_repeated_vote_is_found_while_it_holds(bank: Bank) -> None:
+    game = open_task(bank, 3, rounds=3)
+    game.agree()
+    with pytest.raises(LedgerError, match="nothing to go back to"):
+        game.contract.rollback(game.accounts[0], 0)
+    game.round(1)
+    first = game.contract.rollback(game.accounts[0], 0)
+    assert game.contract.rollback(game.accounts[0], 0) == first
+    game.round(2)
+    again = game.contract.rollback(game.accounts[0], 0)
+    assert again != first
+    game.contract.rollback(game.accounts[1], 0)
+    assert game.contract.base() == 0
+
+
 def test_a_used_or_foreign_opener_is_refused(bank: Bank) -> None:
     game = open_task(bank, 1)
     with pytest.raises(LedgerError, match="another task"):
         FederatedRounds.deploy(bank.chain, game.opener, replace(game.spec, config_digest=b"x" * 32))
+    for other in ({"max_rounds": 9}, {"deposit": 1}, {"pool": 1}, {"rules": replace(game.spec.rules, keep=69)}):
+        with pytest.raises(LedgerError, match="another task"):
+            FederatedRounds.deploy(bank.chain, game.opener, replace(game.spec, **other))  # type: ignore[arg-type]
     game.register()
     with pytest.raises(LedgerError, match="fresh one"):
         FederatedRounds.deploy(bank.chain, game.accounts[0], game.spec)
@@ -98,22 +142,28 @@ def test_a_stranger_and_wrong_arguments_are_told_before_anything_is_sent(bank: B
     game.agree()
     before = game.chain.gas_used
     with pytest.raises(LedgerError, match="no node of the task"):
-        game.contract.submit(game.opener, 1, model(1, 0), METRICS)
+        game.contract.submit(game.opener, 1, model(1, 0), METRICS, signature=SIGNATURE)
     with pytest.raises(ContentError, match="not a CID"):
-        game.contract.submit(game.accounts[0], 1, "bafy", METRICS)
+        game.contract.submit(game.accounts[0], 1, "bafy", METRICS, signature=SIGNATURE)
+    with pytest.raises(ContentError, match="not a CID"):
+        game.contract.submit(game.accounts[0], 1, model(1, 0), METRICS, signature="bafy")
     with pytest.raises(LedgerError, match="32 bytes"):
         game.contract.register(game.accounts[0], b"short")
     with pytest.raises(LedgerError, match=r"nodes are 0\.\.1"):
-        game.contract.grade(game.accounts[0], 1, {2: 50})
+        game.contract.commit(game.accounts[0], 1, {2: 50}, salt(1, 0))
     with pytest.raises(LedgerError, match="grade -1"):
-        game.contract.grade(game.accounts[0], 1, {1: -1})
-    with pytest.raises(LedgerError, match="not settled"):
-        game.contract.reputation_after(1)
+        game.contract.commit(game.accounts[0], 1, {1: -1}, salt(1, 0))
+    with pytest.raises(LedgerError, match="grade 101"):
+        game.contract.reveal(game.accounts[0], 1, {1: 101}, salt(1, 0))
+    with pytest.raises(LedgerError, match="salt has 32 bytes"):
+        game.contract.commit(game.accounts[0], 1, {1: 50}, b"short")
+    with pytest.raises(LedgerError, match="not open yet"):
+        game.contract.active(2)
     assert game.chain.gas_used == before
 
 
 def test_a_map_may_be_named_by_its_cid(bank: Bank) -> None:
-    from contracts.cid import CHUNK, cid_of
+    from contracts.cid import CHUNK
 
     game = open_task(bank, 1)
     game.register()
@@ -126,9 +176,9 @@ def test_a_map_may_be_named_by_its_cid(bank: Bank) -> None:
 
 def test_the_budget_covers_what_is_used(bank: Bank) -> None:
     game = played(bank)
-    assert game.contract.gas_used() < gas_budget(2, 1)
-    by_receipt = sum(r.gas_used for write in WRITES.values() if (r := write(game, game.contract)))
-    assert by_receipt < game.contract.gas_used()
+    assert game.contract.gas_used() < gas_budget(2, 2)
+    receipts = {r.tx: r.gas_used for write in WRITES.values() if (r := write(game, game.contract))}
+    assert sum(receipts.values()) < game.contract.gas_used()
 
 
 class Lagging:
@@ -167,7 +217,7 @@ def test_a_transaction_left_pending_by_a_killed_process_is_found(tmp_path: Path)
         chain.w3.provider.make_request("evm_setAutomine", [False])
         account = game.accounts[0]
         contract = game.contract._contract
-        call = contract.functions.register(key(0))
+        call = contract.functions.register(key(0), bytes(32))
         transaction = {
             "to": game.contract.address,
             "data": call.build_transaction({"from": account.address, "gas": 1, "gasPrice": 0, "chainId": 1})["data"],
