@@ -73,6 +73,19 @@ def load_artefact() -> dict[str, Any]:
     return loaded
 
 
+def same_code(code: bytes) -> bool:
+    """Whether code at an address is that of FederatedRounds.sol, whatever its constructor filled in."""
+    return _without_immutables(code) == _without_immutables(bytes.fromhex(load_artefact()["deployed_bytecode"][2:]))
+
+
+def _without_immutables(code: bytes) -> bytes:
+    """Code with the values that its constructor filled in taken out."""
+    out = bytearray(code)
+    for start, length in load_artefact()["immutables"]:
+        out[start : start + length] = bytes(length)
+    return bytes(out)
+
+
 def compile_contract(folder: Path) -> dict[str, Any]:
     """Compile the source with the pinned compiler, fetched into `folder`.
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eth_utils.address import to_canonical_address, to_checksum_address
-from eth_utils.crypto import keccak
 
 from contracts.block_file import BlockFile
 from contracts.blocks import SignedTransaction
-from contracts.build import load_artefact
+from contracts.build import load_artefact, same_code
 from contracts.errors import LedgerError
 from contracts.event_log import Entry
+from contracts.interface import decode_call, decode_log, topic_of
 from contracts.rpc_errors import translated
 
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class History:
     @property
     def code_is_ours(self) -> bool:
         """Whether the contract is this version's FederatedRounds, whatever its constructor filled in."""
-        return _masked(self.code) == _masked(bytes.fromhex(load_artefact()["deployed_bytecode"][2:]))
+        return same_code(self.code)
 
 
 def find_contract(path: Path) -> str | None:
     """The address of the first task that was opened on an embedded chain (checksummed); None where there is none."""
-    topic = _topic("TaskOpened")
+    topic = topic_of("TaskOpened")
     with BlockFile(path) as file:
         for block in range(file.head().number + 1):
             for receipt in file.receipts(file.header(block)):
@@ -269,93 +269,3 @@ def _ask(chain: Chain, method: str, parameters: list[Any]) -> Any:
         raise LedgerError(f"the node gives no answer to {method}.", "Does it keep old blocks?")
     # Plain types, whatever web3 made of them.
     return found
-
-
-# -- what the contract's interface means ------------------------------------------------------------------------------
-
-
-@cache
-def _events() -> dict[bytes, dict[str, Any]]:
-    found = (item for item in load_artefact()["abi"] if item["type"] == "event")
-    return {keccak(_signature(item).encode()): item for item in found}
-
-
-@cache
-def _functions() -> dict[bytes, dict[str, Any]]:
-    found = (item for item in load_artefact()["abi"] if item["type"] == "function")
-    return {keccak(_signature(item).encode())[:4]: item for item in found}
-
-
-def _topic(name: str) -> bytes:
-    return next(topic for topic, event in _events().items() if event["name"] == name)
-
-
-def _signature(item: Mapping[str, Any]) -> str:
-    return f"{item['name']}({','.join(_type(part) for part in item['inputs'])})"
-
-
-def _type(part: Mapping[str, Any]) -> str:
-    if not part["type"].startswith("tuple"):
-        return str(part["type"])
-    inner = ",".join(_type(component) for component in part["components"])
-    return f"({inner}){part['type'][5:]}"
-
-
-def _named(part: Mapping[str, Any], value: Any) -> Any:
-    """A value with structs as dicts and addresses checksummed."""
-    if part["type"] == "tuple":
-        return {c["name"]: _named(c, v) for c, v in zip(part["components"], value, strict=True)}
-    if part["type"] == "address":
-        return str(to_checksum_address(value))
-    if part["type"] == "address[]":
-        return [str(to_checksum_address(one)) for one in value]
-    return list(value) if isinstance(value, tuple) else value
-
-
-def decode_log(topics: tuple[bytes, ...], data: bytes, tx: str, block: int, index: int) -> Entry | None:
-    """One of the contract's events from topics and data; None where it is none of them.
-
-    Raises:
-        LedgerError: the topic is that of an event, and the data are not.
-    """
-    from eth_abi.abi import decode
-    from eth_abi.exceptions import DecodingError
-
-    event = _events().get(topics[0]) if topics else None
-    if event is None:
-        return None
-    indexed = [part for part in event["inputs"] if part["indexed"]]
-    plain = [part for part in event["inputs"] if not part["indexed"]]
-    try:
-        if len(indexed) != len(topics) - 1:
-            raise LedgerError(f"an event {event['name']} with {len(topics)} topics (transaction {tx}).")
-        values = [decode([_type(part)], topic)[0] for part, topic in zip(indexed, topics[1:], strict=True)]
-        values += decode([_type(part) for part in plain], data)
-    except (DecodingError, OverflowError, UnicodeDecodeError) as error:
-        raise LedgerError(f"an event {event['name']} that cannot be read ({error}; transaction {tx}).") from None
-    found = {part["name"]: _named(part, value) for part, value in zip(indexed + plain, values, strict=True)}
-    return Entry(event["name"], {part["name"]: found[part["name"]] for part in event["inputs"]}, tx, block, index)
-
-
-def decode_call(data: bytes) -> tuple[str, dict[str, Any]] | None:
-    """The contract's function that calldata call, and the arguments by name; None where it is none of them."""
-    from eth_abi.abi import decode
-    from eth_abi.exceptions import DecodingError
-
-    function = _functions().get(data[:4])
-    if function is None:
-        return None
-    try:
-        values = decode([_type(part) for part in function["inputs"]], data[4:])
-    except (DecodingError, OverflowError):
-        return None
-    pairs = zip(function["inputs"], values, strict=True)
-    return str(function["name"]), {part["name"]: _named(part, value) for part, value in pairs}
-
-
-def _masked(code: bytes) -> bytes:
-    """Code without the values that its constructor filled in."""
-    out = bytearray(code)
-    for start, length in load_artefact()["immutables"]:
-        out[start : start + length] = bytes(length)
-    return bytes(out)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from contracts.build import load_artefact
+from contracts.build import load_artefact, same_code
 from contracts.chain import Chain
 from contracts.cid import RAW, parse_cid
 from contracts.errors import ContractRevert, LedgerError
@@ -67,7 +67,7 @@ class FederatedRounds(TaskLog):
         code = chain.code(address)
         if not code:
             raise LedgerError(f"there is no contract at {address} on chain {chain.chain_id}.", "Is it the right chain?")
-        if _without_immutables(code) != _without_immutables(bytes.fromhex(load_artefact()["deployed_bytecode"][2:])):
+        if not same_code(code):
             raise LedgerError(f"the contract at {address} is not this version's FederatedRounds.")
         return cls(chain, address)
 
@@ -322,11 +322,3 @@ def _word(value: bytes, what: str) -> bytes:
     if len(value) != 32:
         raise LedgerError(f"{what} has 32 bytes, not {len(value)}.")
     return value
-
-
-def _without_immutables(code: bytes) -> bytes:
-    """Code with the values that its constructor filled in taken out."""
-    out = bytearray(code)
-    for start, length in load_artefact()["immutables"]:
-        out[start : start + length] = bytes(length)
-    return bytes(out)

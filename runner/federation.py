@@ -21,11 +21,11 @@ from runner.contribution import Member
 from runner.measure import Judge, SecureSum, calibrate_together, measure_together
 from runner.node import Peer
 from runner.progress import NodeRound, Reporter, RoundResult, Verdict
-from runner.publishing import COMMON, Publishing
+from runner.publishing import Publishing, common_model
 from runner.round import RoundPlayer
 from runner.seeds import generator
 from runner.store import RunStore
-from runner.update import Blocks, Input, Update, blocks_digest, dequantise, quantise
+from runner.update import dequantise, quantise
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,9 @@ class Federation:
             member.peer.use_map(feature_map, cid)
         model = self.members[0].peer.model
         start = quantise(model.initial(generator(self.config.seed, "initial")))
-        start_cid = self.store.put(self._nobodys(cid, 0, start, ()))
+        start_cid = self.store.put(common_model(self.config, cid, 0, start, ()))
         self.publishing = Publishing(self.config, self.contract, self.store, model.shapes(), cid, start_cid)
         return cid
-
-    def _nobodys(self, map_cid: str, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
-        """A model file that belongs to no node."""
-        config = self.config.digest.hex()
-        return Update(config, map_cid, round_, COMMON, blocks, inputs, blocks_digest(blocks)).to_bytes()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +156,7 @@ class Federation:
         peer = self.members[0].peer
         with peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), number)
-        stage = self._stage(f"round/{number}", self._nobodys(self.publishing.map_cid, base, blocks, inputs))
+        stage = self._stage(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, stage)
         return measure_together(scorer, calibration, self.peers, self.secure_sum, stage)
 
@@ -176,7 +171,7 @@ class Federation:
         """Make the final aggregate, publish it, and score it and every node's last model, once."""
         last = self.contract.base()
         base, blocks, inputs = self.publishing.aggregate(last)
-        model = self._nobodys(self.publishing.map_cid, base, blocks, inputs)
+        model = common_model(self.config, self.publishing.map_cid, base, blocks, inputs)
         cid = self.store.put(model)
         peer = self.members[0].peer
         with peer.model.executor:

@@ -33,6 +33,11 @@ KEPT_ROUNDS = 4
 """So many rounds' models stay in memory."""
 
 
+def common_model(config: RunConfig, map_cid: str, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
+    """A model file that belongs to no node: the common start, or an aggregate."""
+    return Update(config.digest.hex(), map_cid, round_, COMMON, blocks, inputs, blocks_digest(blocks)).to_bytes()
+
+
 @dataclass(frozen=True)
 class Sources:
     """What a round may start from.

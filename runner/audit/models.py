@@ -20,9 +20,9 @@ from runner.audit.task_state import TaskState
 from runner.audit.task_view import TaskView
 from runner.config import MAX_CONFIG_BYTES, RunConfig, build_config, canonical
 from runner.node import Published
-from runner.publishing import COMMON, Publishing
+from runner.publishing import Publishing, common_model
 from runner.seeds import derive, generator
-from runner.update import MAX_BYTES, Blocks, Input, Update, UpdateError, blocks_digest, parse_update, quantise
+from runner.update import MAX_BYTES, Blocks, Update, UpdateError, parse_update, quantise
 
 
 def check_config(findings: Findings, evidence: Evidence, state: TaskState) -> RunConfig | None:
@@ -121,11 +121,6 @@ def skeleton(config: RunConfig) -> QGAN:
     ansatz = find(config.experiment).ansatz(config.model)
     circuit = compile_ansatz(ansatz, None, seed=derive(config.seed, "layout") % 2**31)
     return model_for(plain, get_target("ideal"), circuit, "cpu")
-
-
-def common_model(config: RunConfig, map_cid: str, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
-    """A model file that belongs to no node: the common start, an aggregate."""
-    return Update(config.digest.hex(), map_cid, round_, COMMON, blocks, inputs, blocks_digest(blocks)).to_bytes()
 
 
 class Audited(Publishing):

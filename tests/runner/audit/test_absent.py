@@ -13,7 +13,7 @@ import pytest
 from runner.aggregate import aggregate
 from runner.audit.audit import Audit
 from runner.federation import Federation
-from runner.publishing import Publishing
+from runner.publishing import Publishing, common_model
 from runner.round import Member, RoundPlayer
 from runner.update import Update, blocks_digest
 from tests.runner.audit.conftest import Audits
@@ -109,7 +109,7 @@ def test_a_final_model_that_does_not_follow_is_false(tmp_path: Path, verified: A
 def conclude(federation: Federation) -> None:
     """Publish the final aggregate, and state it."""
     base, blocks, inputs = federation.publishing.aggregate(federation.contract.base())
-    cid = federation.store.put(federation._nobodys(federation.publishing.map_cid, base, blocks, inputs))
+    cid = federation.store.put(common_model(federation.config, federation.publishing.map_cid, base, blocks, inputs))
     for member in federation.members:
         federation.contract.conclude(member.account, cid, b"r" * 32)
 
