@@ -165,6 +165,11 @@ def _check_content(
             "metrics/all", "the metrics are those of the models on the data",
             "needs the data: --data DIR names the folder of its files (`--data auto` looks for them)",
         )  # fmt: skip
+        if result is not None:
+            findings.skipped(
+                "result/data", "data set, numbers of records, and the compiled generator are what the result says",
+                "needs the data: --data DIR",
+            )  # fmt: skip
         return
     if config is not None and models is not None and feature_map is not None:
         from runner.audit.recompute import Recomputation

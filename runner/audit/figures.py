@@ -27,6 +27,7 @@ ATTESTED = {
     "versions": "the versions of the software are the run's own statement",
     "resumed_with": "the versions of later attempts are the run's own statement",
     "seconds": "the seconds are the run's own statement",
+    "losses": "the losses of training are the nodes' own statements",
     "store": "where the run kept its files is its own statement",
     "run": "the run's name is its own",
 }

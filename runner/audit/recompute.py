@@ -244,7 +244,13 @@ class Recomputation:
     def _check_final(self, federation: Again, judge: Judge) -> None:
         """The final aggregate and every node's last model, on records that no node has."""
         result = self.result
-        if self.data.node is not None or result is None or self.models.view.state.ended is not False:
+        if self.data.node is not None:
+            self.findings.skipped(
+                "metrics/all", "the aggregates' metrics, and the other nodes', are those of the models on the data",
+                f"they rest on all nodes' records, and --node {self.data.node} takes those of one",
+            )  # fmt: skip
+            return
+        if result is None or self.models.view.state.ended is not False:
             return
         final = federation.final(judge)
         for part, metrics in final.metrics.items():

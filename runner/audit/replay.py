@@ -8,47 +8,15 @@ chain says was done, so that one lie is told once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from contracts.errors import LedgerError
 from contracts.event_log import Entry
 from contracts.history import Call, History
-from contracts.packing import commitment
-from contracts.records import Phase
-from contracts.task_log import NO_GRADE, settlement_of, submission_of, task_of
+from contracts.task_log import task_of
 from runner.audit.checks import Findings
-from runner.audit.settlement import check_settlement
-from runner.audit.task_state import Event, Registration, Round, TaskState
-
-_CAUSES: dict[str, tuple[str, dict[str, str]]] = {
-    "NodeRegistered": ("register", {"exchangeKey": "exchangeKey", "signingKey": "signingKey"}),
-    "MapProposed": ("agreeMap", {"digest": "digest"}),
-    "ModelSubmitted": (
-        "submit",
-        {name: name for name in ("round", "digest", "codec", "metrics", "resources", "signature")},
-    ),
-    "GradesCommitted": ("commit", {"round": "round", "commitment": "commitment"}),
-    "GradesRevealed": ("reveal", {"round": "round", "grades": "grades", "salt": "salt"}),
-    "RoundSettled": ("settle", {"round": "round"}),
-    "RollbackVoted": ("rollback", {"target": "target"}),
-    "Concluded": ("conclude", {"model": "model", "report": "report"}),
-    "Withdrawn": ("withdraw", {}),
-}
-"""Event -> the function that logs it first, and which of its arguments stand in which of the event's."""
-
-_WORDS = {
-    "register": "registers",
-    "agreeMap": "states its feature map",
-    "submit": "submits a model",
-    "commit": "commits to its grades",
-    "reveal": "reveals its grades",
-    "settle": "settles the round",
-    "rollback": "votes for a rollback",
-    "conclude": "states its final model and report",
-    "withdraw": "withdraws what it is owed",
-    "abandon": "ends the abandoned task",
-}
+from runner.audit.deeds import CAUSES, WORDS, Deeds
+from runner.audit.task_state import Event, TaskState
 
 
 class Replay:
@@ -63,6 +31,7 @@ class Replay:
         self.history = history
         self.findings = findings
         self.state: TaskState | None = None
+        self._deeds = Deeds(findings, history.address)
 
     def play(self) -> TaskState | None:
         """Play all transactions, in order; the task's state after them."""
@@ -90,7 +59,7 @@ class Replay:
         if first is None or first.name != "TaskOpened":
             return
         spec = task_of(first)
-        self.state = TaskState(spec, self._sender(call) or "", call.time)
+        self.state = TaskState(spec, self._deeds.sender(call) or "", call.time)
         self.findings.test(
             len(call.entries) == 1 and call.to is None,
             "chain/opening",
@@ -104,13 +73,6 @@ class Replay:
             same, "chain/opening/terms", "the task's digest and pool are those that were paid for and signed",
             "the log has other ones than the transaction", call.tx,
         )  # fmt: skip
-
-    def _sender(self, call: Call) -> str | None:
-        try:
-            return call.sender
-        except LedgerError as error:
-            self.findings.false(f"chain/signature/{call.tx}", "every transaction is signed", error.message, call.tx)
-            return None
 
     # -- a transaction ------------------------------------------------------------------------------------------------
 
@@ -140,31 +102,19 @@ class Replay:
             assert known is not None
             if known[0] != "settle":  # of a large task, in pages: the last one logs
                 self.findings.false(
-                    f"chain/silent/{call.tx}", f"a transaction that {_WORDS.get(known[0], known[0])} is logged",
+                    f"chain/silent/{call.tx}", f"a transaction that {WORDS.get(known[0], known[0])} is logged",
                     "it was mined, and the contract logged nothing", call.tx,
                 )  # fmt: skip
             return
         self._check_content(call, cause, known)
-        handlers: dict[str, Callable[[Call, Entry, TaskState], list[Event]]] = {
-            "NodeRegistered": self._registered,
-            "MapProposed": self._proposed,
-            "ModelSubmitted": self._submitted,
-            "GradesCommitted": self._committed,
-            "GradesRevealed": self._revealed,
-            "RoundSettled": self._settled,
-            "RollbackVoted": self._voted,
-            "Concluded": self._concluded,
-            "TaskEnded": self._abandoned,
-            "Withdrawn": self._withdrawn,
-        }
-        handler = handlers.get(cause.name)
-        if handler is None:
+        follows = self._deeds.do(call, cause, state)
+        if follows is None:
             self.findings.false(
                 f"chain/cause/{call.tx}", f"{cause.name} follows from something that a node did",
                 "nothing stands before it in its transaction", call.tx,
             )  # fmt: skip
             return
-        self._compare(call, handler(call, cause, state))
+        self._compare(call, follows)
 
     def _check_content(self, call: Call, cause: Entry, known: tuple[str, dict[str, Any]] | None) -> None:
         """That the log says what was signed: the function, its arguments."""
@@ -173,7 +123,7 @@ class Replay:
         if known is None:
             self.findings.skipped(id_, claim, "the contract was called by another contract", call.tx)
             return
-        function, names = _CAUSES.get(cause.name, ("abandon", {}))
+        function, names = CAUSES.get(cause.name, ("abandon", {}))
         different = [name for name, of in names.items() if known[1].get(name) != cause.args.get(of)]
         if known[0] != function:
             self.findings.false(id_, claim, f"it calls {known[0]}, and the contract logs {cause.name}", call.tx)
@@ -197,246 +147,6 @@ class Replay:
             call.tx,
         )
 
-    def _by_node(self, call: Call, node: int, state: TaskState, subject: str) -> None:
-        """That the account of a node signed the transaction."""
-        account = state.accounts[node] if 0 <= node < len(state.accounts) else None
-        sender = self._sender(call)
-        id_ = f"{subject}/sender/{call.tx}"
-        claim = f"node {node} itself {_doing(call)}"
-        if call.to != self.history.address:
-            self.findings.skipped(id_, claim, "the contract was called by another contract", call.tx)
-            return
-        reason = f"it is signed by {sender}, not by the node's account {account}"
-        self.findings.test(sender is not None and sender == account, id_, claim, reason, call.tx)
-
-    # -- what nodes do ------------------------------------------------------------------------------------------------
-
-    def _registered(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        node, account = int(entry.args["node"]), str(entry.args["account"])
-        id_ = f"registration/{node}"
-        allowed = state.node_of(account)
-        if state.spec.nodes:
-            self.findings.test(allowed == node, f"{id_}/allowed", f"node {node} is on the task's allow-list",
-                               f"{account} is not number {node} of it", call.tx)  # fmt: skip
-        else:
-            self.findings.test(allowed is None and node == len(state.accounts), f"{id_}/allowed",
-                               f"node {node} has the next free number", "it has another, or registered before",
-                               call.tx)  # fmt: skip
-        self.findings.test(node not in state.registered and state.ended is None, f"{id_}/once",
-                           f"node {node} registers once, while the task goes on",
-                           "it had registered before, or the task had ended", call.tx)  # fmt: skip
-        self.findings.test(call.to != self.history.address or call.value == state.spec.deposit, f"{id_}/deposit",
-                           f"node {node} pays the deposit of {state.spec.deposit} wei", f"it paid {call.value}",
-                           call.tx)  # fmt: skip
-        key = bytes(entry.args["signingKey"])
-        registration = Registration(node, account, bytes(entry.args["exchangeKey"]), key if any(key) else None)
-        events = state.register(registration, call.time) if 0 <= node < 255 else []
-        self._by_node(call, node, state, "registration")
-        return events
-
-    def _proposed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        node = int(entry.args["node"])
-        self._by_node(call, node, state, "feature map")
-        self.findings.test(
-            node in state.registered and node not in state.proposals,
-            f"feature map/stated/{node}",
-            f"node {node} states the digest of its feature map once",
-            "it had not registered, or had stated one before",
-            call.tx,
-        )
-        return state.propose(node, bytes(entry.args["digest"]), call.time)
-
-    def _in_phase(self, call: Call, entry: Entry, state: TaskState, wanted: Phase) -> Round:
-        """The round that an entry is of, and that this was open, and in its phase."""
-        number, node = int(entry.args["round"]), entry.args.get("node")
-        phase, open_ = state.phase(call.time), state.open
-        who = f", node {node}" if node is not None else ""
-        is_open = open_ is not None and open_.number == number
-        if not is_open:
-            reason = f"the open round was {open_.number if open_ else 'none'}"
-        else:
-            reason = f"at time {call.time} the round was in its phase {phase.name.lower()}"
-        self.findings.test(
-            is_open and phase == wanted,
-            f"rounds/{number}/{entry.name}{'' if node is None else f'/{node}'}/in-time",
-            f"round {number}{who}: {_doing(call, entry)} in its time",
-            reason,
-            call.tx,
-        )
-        if node is not None:
-            self._by_node(call, int(node), state, "rounds")
-        if open_ is not None and open_.number == number:
-            round_ = open_
-        else:
-            round_ = state.rounds.setdefault(
-                number, Round(number, state.base, frozenset(state.registered), len(state.accounts), call.time)
-            )
-        if node is not None:
-            self.findings.test(
-                int(node) in round_.active,
-                f"rounds/{number}/{entry.name}/{node}/active",
-                f"round {number}, node {node}: takes part in the round",
-                "it was not among those who may",
-                call.tx,
-            )
-        return round_
-
-    def _submitted(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        round_ = self._in_phase(call, entry, state, Phase.SUBMIT)
-        node = int(entry.args["node"])
-        try:
-            submission = submission_of(entry)
-        except LedgerError as error:
-            self.findings.false(f"rounds/{round_.number}/ModelSubmitted/{node}/form",
-                                f"round {round_.number}, node {node}: submits a content identifier and metrics",
-                                error.message, call.tx)  # fmt: skip
-            return []
-        self._once(call, entry, node not in round_.submissions)
-        round_.submissions.setdefault(node, submission)
-        return []
-
-    def _once(self, call: Call, entry: Entry, first: bool) -> None:
-        number, node = int(entry.args["round"]), int(entry.args["node"])
-        self.findings.test(
-            first,
-            f"rounds/{number}/{entry.name}/{node}/once",
-            f"round {number}, node {node}: {_doing(call, entry)} once",
-            "it had done so before",
-            call.tx,
-        )
-
-    def _committed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        round_ = self._in_phase(call, entry, state, Phase.COMMIT)
-        node = int(entry.args["node"])
-        self._once(call, entry, node not in round_.commitments)
-        self.findings.test(
-            node in round_.submissions,
-            f"grades/{round_.number}/{node}/submitted",
-            f"round {round_.number}, node {node}: who grades has submitted a model",
-            "it has not",
-            call.tx,
-        )
-        round_.commitments.setdefault(node, bytes(entry.args["commitment"]))
-        return []
-
-    def _revealed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        round_ = self._in_phase(call, entry, state, Phase.REVEAL)
-        number, node, row = round_.number, int(entry.args["node"]), bytes(entry.args["grades"])
-        self._once(call, entry, node not in round_.rows)
-        salt = bytes(entry.args["salt"])
-        fits = 0 <= node < 255 and (
-            commitment(self.history.address, number, node, salt, row) == round_.commitments.get(node)
-        )
-        self.findings.test(
-            fits,
-            f"grades/{number}/{node}/commitment",
-            f"round {number}, node {node}: the revealed grades are those that it had committed to",
-            "their hash with the salt is not the commitment",
-            call.tx,
-        )
-        wrong = [
-            j
-            for j, grade in enumerate(row)
-            if (grade > 100 if j != node and j in round_.submissions else grade != NO_GRADE)
-        ]
-        self.findings.test(
-            len(row) == round_.known and not wrong,
-            f"grades/{number}/{node}/range",
-            f"round {number}, node {node}: grades of 0 to 100 for every peer that submitted, and none for itself",
-            f"{len(row)} grades for {round_.known} nodes; those of {wrong[:5]} are none",
-            call.tx,
-        )
-        if len(row) == round_.known and not wrong:
-            round_.rows.setdefault(node, row)
-        return []
-
-    def _settled(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        round_ = self._in_phase(call, entry, state, Phase.SETTLE)
-        sender = self._sender(call)
-        node = None if sender is None else state.node_of(sender)
-        if call.to == self.history.address:
-            self.findings.test(
-                node is not None and node in state.registered, f"settlements/{round_.number}/sender",
-                f"round {round_.number}: a registered node settles it", f"{sender} is none", call.tx,
-            )  # fmt: skip
-        round_.record = settlement_of(entry)
-        if round_ is not state.open:
-            return []
-        settled, events = state.settle(round_, call.time)
-        check_settlement(self.findings, round_, round_.record, settled)
-        return events
-
-    # -- rollback and the end -----------------------------------------------------------------------------------------
-
-    def _voted(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        node, target = int(entry.args["node"]), int(entry.args["target"])
-        self._by_node(call, node, state, "rollbacks")
-        open_, number = state.open, int(entry.args["round"])
-        spent = open_ is not None and bool(open_.submissions)
-        voters = state.votes.setdefault((state.closed, state.base, target), set())
-        reasons = {
-            "it names another round as the open one": number != (open_.number if open_ else 0),
-            "it is excluded, or not registered": node in state.excluded or node not in state.registered,
-            "it had voted so before": node in voters,
-            "that round does not count, or is where the open round starts": not state.settlements
-            or target > state.base
-            or (target == state.base and not spent)
-            or (target != 0 and target not in state.counted),
-            "nodes had concluded": bool(state.conclusions),
-        }
-        wrong = [reason for reason, holds in reasons.items() if holds]
-        self.findings.test(
-            not wrong, f"rollbacks/{call.tx}/allowed", f"node {node} may vote to go on from round {target}",
-            "; ".join(wrong), call.tx,
-        )  # fmt: skip
-        voters.add(node)
-        rolls = state.rolls_back(voters)
-        logged = any(other.name == "RolledBack" for other in call.entries)
-        self.findings.test(
-            rolls == logged, f"rollbacks/{call.tx}/majority",
-            f"the task goes back to round {target} " + ("with" if rolls else "only with")
-            + " two thirds of the reputation",
-            f"the log has it go back with the votes of {sorted(voters)}" if logged else "the log does not go back",
-            call.tx,
-        )  # fmt: skip
-        return state.roll_back(target, call.time) if logged else []
-
-    def _concluded(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        node = int(entry.args["node"])
-        self._by_node(call, node, state, "end")
-        self.findings.test(
-            state.ended is not None and node in state.registered and node not in state.conclusions,
-            f"end/{node}/concluded",
-            f"node {node} states its final model and report once, after the end",
-            "the task goes on, or it had stated them before",
-            call.tx,
-        )
-        state.conclusions.setdefault(node, (bytes(entry.args["model"]), bytes(entry.args["report"])))
-        return []
-
-    def _abandoned(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        sender, due = self._sender(call), state.abandonable_at()
-        node = None if sender is None else state.node_of(sender)
-        may = sender == state.opener or (node is not None and node in state.registered)
-        self.findings.test(
-            bool(entry.args["abandoned"]) and state.ended is None and call.time >= due
-            and (may or call.to != self.history.address),
-            "end/abandoned", "the task is ended as abandoned only when its time is over, by who takes part",
-            f"it was ended at time {call.time} by {sender}; from {due} on it could be", call.tx,
-        )  # fmt: skip
-        state.end(abandoned=True)
-        return []
-
-    def _withdrawn(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
-        account, amount = str(entry.args["account"]), int(entry.args["amount"])
-        owed = state.owed(account)
-        self.findings.test(
-            amount == owed and amount > 0, f"end/withdrawn/{account}", f"{account} withdraws what it is owed",
-            f"it withdrew {amount} wei, and was owed {owed}", call.tx,
-        )  # fmt: skip
-        state.withdrawn[account] = amount
-        return []
-
 
 def _subject(entry: Entry) -> str:
     """Where an entry belongs, in words: round 2, node 1: GradesRevealed."""
@@ -444,12 +154,6 @@ def _subject(entry: Entry) -> str:
     parts = [f"round {round_}"] if round_ else []
     parts += [f"node {node}"] if node is not None else []
     return f"{', '.join(parts)}: {entry.name}" if parts else entry.name
-
-
-def _doing(call: Call, entry: Entry | None = None) -> str:
-    cause = entry or (call.entries[0] if call.entries else None)
-    function = _CAUSES.get(cause.name, ("abandon", {}))[0] if cause else ""
-    return _WORDS.get(function, "acts")
 
 
 def _told(event: tuple[str, Mapping[str, Any]]) -> str:

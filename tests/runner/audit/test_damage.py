@@ -54,8 +54,8 @@ def test_a_good_run_holds(run: Path, verified: Audits) -> None:
     for subject in ("chain", "config", "feature map", "rounds", "models", "signatures", "aggregation", "grades",
                     "settlements", "end", "result", "files"):  # fmt: skip
         assert counts[subject]["holds"], subject
-    assert {check.id for check in found.findings.of("not checked")} == {"metrics/all"}
-    assert len(found.findings.of("attested")) == 6 * 3 + 5
+    assert {check.id for check in found.findings.of("not checked")} == {"metrics/all", "result/data"}
+    assert len(found.findings.of("attested")) == 6 * 3 + 6
     assert json.loads(json.dumps(found.to_dict()))["sound"] is True
     # Nothing was written into the evidence.
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
