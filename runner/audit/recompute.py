@@ -66,9 +66,12 @@ class Reviews(RoundPlayer):
 
     def grades(self, number: int) -> dict[int, dict[int, int]]:
         """Grader -> graded -> 0..100, of a round to which nobody submits any more."""
-        self._recall(self.contract.base_of(number))
+        self.recall(self.contract.base_of(number))
         starts = {member.index: self._start(member.peer, number)[0] for member in self._here(number)}
         return self._review(number, starts)
+
+    def _restore(self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> None:
+        """Nothing: what is not in the store is told, and not made again."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ class Recomputation:
         if study.dataset.source != source:
             raise QrunError(
                 f"the run is on {source} data; what is found is {study.dataset.source}.",
-                "Name their folder with --data.",
+                "Name the folder of the official files with --data."
+                if source == "official"
+                else "The stand-in is taken only where the official files are not found (QRUN_DATA, cache, network).",
             )
         if self.result is None:
             return
