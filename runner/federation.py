@@ -85,6 +85,7 @@ class Federation:
         """Play until the task has ended; the settled rounds, in order, those that a rollback has taken back marked."""
         contract = self.contract
         player = RoundPlayer(self.members, contract, self.publishing, self.memory, self.reporter)
+        player.recall(contract.base())  # what the store has lost is there again before anybody reads it
         # Nobody votes for a rollback while a run is being played.
         void = contract.voided()
         settled = [number for number in contract.rounds() if contract.settlement(number) is not None]

@@ -63,7 +63,7 @@ class RoundPlayer:
         for member in self.members:
             if member not in here:
                 self.reporter.skip(steps(member.peer))
-        self._recall(contract.base_of(number))
+        self.recall(contract.base_of(number))
         starts = {}
         for member in here:
             start, inputs = self._start(member.peer, number)
@@ -93,11 +93,12 @@ class RoundPlayer:
 
     # -- grades -----------------------------------------------------------------------------------------------------
 
-    def _recall(self, base: int) -> None:
+    def recall(self, base: int) -> None:
         """Bring every peer's memory of its reviews to where it was after round `base`.
 
         That of the rounds before is in the models that were published: they are reviewed again, in order, where the
-        peers are not there already (after a resume, or a rollback). Rounds that are void leave no trace.
+        peers are not there already (after a resume, or a rollback). Rounds that are void leave no trace. What a member
+        published in them and the store has lost is made again, or nobody could join it.
         """
         if self._reviewed == base:
             return
@@ -107,10 +108,17 @@ class RoundPlayer:
             base = self.contract.base_of(base)
         for member in self.members:
             member.peer.forget()
-        with self.memory.phase("grading"):
-            for number in reversed(line):
-                starts = {m.index: self._start(m.peer, number)[0] for m in self._here(number)}
-                self._review(number, starts)
+        for number in reversed(line):
+            starts = {}
+            for member in self._here(number):
+                start, inputs = self._start(member.peer, number)
+                starts[member.index] = start
+                self._restore(member, number, start, inputs)
+            self._review(number, starts)
+
+    def _restore(self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> None:
+        if self.contract.submission(number, member.index) is not None:
+            self.contributor.contribute(member, number, start, inputs)
 
     def _review(self, number: int, starts: dict[int, Blocks]) -> dict[int, dict[int, int]]:
         """Every member's grades of a round to which nobody submits any more: grader -> graded -> 0..100."""

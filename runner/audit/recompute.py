@@ -31,6 +31,7 @@ from runner.progress import Warn
 from runner.result import describe_backend, describe_dataset
 from runner.round import RoundPlayer
 from runner.seeds import derive
+from runner.update import Blocks, Input
 
 TOLERANCE = 2e-3
 """Rates and the threshold may differ by so much between machines: a record or two near the threshold."""

@@ -495,3 +495,32 @@ def test_a_rollback_after_the_last_round_changes_what_counts(tmp_path: Path) -> 
         assert [i.cid for i in inputs] == [n.cid for n in rounds[0].nodes]
         vote(federation, 0)
         assert federation.publishing.aggregate(federation.contract.base())[0] == 0
+
+
+# -- what a store may lose -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["between rounds", "after the last"])
+def test_a_lost_block_of_an_earlier_round_is_made_again(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nobody could join that round's models, and every later model would seem to start from nowhere."""
+    config, folder = small_config(3, 3), tmp_path / "run"
+    with opened(config, tmp_path / "whole") as federation:
+        whole = federation.play()
+    with opened(config, folder) as federation:
+        if when == "between rounds":
+            play_until(federation, monkeypatch, "contribute", 3)
+        else:
+            federation.play()
+        lost = [s.cid for number in (1, 2) for s in federation.contract.submissions(number)][1:5:3]
+    for cid in lost:
+        next((folder / "blocks").rglob(f"{cid}*")).unlink()
+    with opened(config, folder) as federation:
+        assert what_repeats(federation.play()) == what_repeats(whole)
+        assert all(federation.store.has(cid) for cid in lost)
+        assert {(1, 1), (2, 1)} <= set(federation.reporter.trained)
+        base, blocks, _ = federation.publishing.aggregate(federation.contract.base())
+        assert base == 3
+    with opened(config, tmp_path / "whole") as federation:
+        assert blocks_digest(federation.publishing.aggregate(3)[1]) == blocks_digest(blocks)
