@@ -11,12 +11,12 @@ config's [grades] (the defaults are shown):
     rho  = |p_j - a| / median_k |p_k - a|
     v    = mean softplus(-D_j(x)) - median over the peers of the same,
            x being 128 of i's own benign validation records
-    h    = (3 - v) / (3 - 1.5),                            within [0, 1]
+    h    = (3.5 - v) / (3.5 - 1.5),                        within [0, 1]
     g    = 100 c b h / max(1, rho / 1.5)^2,                an integer in 1..100
 
 Zero is kept for hard faults: rho of D outside [0.35, 3], rho of G outside [0.15, 6], less than 0.35 of the median
 change since j's last model (a stale copy), or closer to another node's last model than 0.1 of the median movement (a
-copy of a neighbour). Whoever has a hard fault, or does not know the grader's records at all (v >= 3), has no weight in
+copy of a neighbour). Whoever has a hard fault, or does not know the grader's records at all (v >= 3.5), has no weight in
 i's next aggregate, whatever the contract says.
 
 Derived and measured in docs/decisions/0005-grades-that-separate.md.

@@ -62,14 +62,14 @@ class FederationSettings(Settings):
     reveal_seconds: Seconds = Field(7 * 86_400, description="From then to the last revealed grades.")
     setup_seconds: Seconds = Field(30 * 86_400, description="For registration and map; then the task may be abandoned.")
     warn: Grade = Field(50, description="Percent of the median reputation below which a node is flagged.")
-    low_early: Grade = Field(25, description="Percent below which it is low, in the first settlements.")
-    low_late: Grade = Field(25, description="The same after them.")
+    low_early: Grade = Field(20, description="Percent below which it is low, in the first settlements.")
+    low_late: Grade = Field(20, description="The same after them.")
     early: int = Field(3, ge=0, le=255, description="How many settlements are the first ones.")
     strong_early: Grade = Field(35, description="Median score that a settlement needs to act, in the first ones.")
     strong_late: Grade = Field(50, description="The same after them.")
     asymmetry: Grade = Field(60, description="Typical difference of grades given and received that is too much.")
     keep: Grade = Field(50, description="Percent of a reputation that a settlement keeps.")
-    low_in_a_row: int = Field(2, ge=1, le=255, description="Strong settlements low in a row that exclude.")
+    low_in_a_row: int = Field(3, ge=1, le=255, description="Strong settlements low in a row that exclude.")
     hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
 
     def rules(self) -> Rules:
