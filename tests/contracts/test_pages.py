@@ -71,3 +71,20 @@ def test_who_comes_between_pages_changes_nothing(embedded_bank: Bank) -> None:
     assert found is not None
     assert found.reputation == (7000,) * 33
     assert game.contract.active(2) == set(range(34))
+
+
+@pytest.mark.slow
+def test_the_256th_node_is_refused(embedded_bank: Bank) -> None:
+    game = open_task(embedded_bank, 0, rounds=1, extra=256, min_nodes=255)
+    for account in game.accounts[:255]:
+        game.raw(account, "register", b"k" * 32, bytes(32))
+    with pytest.raises(ContractRevert) as caught:
+        game.raw(game.accounts[255], "register", b"k" * 32, bytes(32))
+    assert (caught.value.name, caught.value.args_) == ("BadNodeCount", {"given": 256, "most": 255})
+    # The last one is a node like any other.
+    assert game.view("indexOf", game.accounts[254].address) == 254
+    for account in game.accounts[84:255]:
+        game.raw(account, "agreeMap", b"m" * 32)
+    assert game.contract.open_round() == 1
+    game.raw(game.accounts[254], "submit", 1, b"d" * 32, 0x55, 0, 0, b"s" * 32)
+    assert game.view("sets")[3] == 1 << 254
