@@ -17,9 +17,6 @@ from runner.audit.sources import Evidence
 from runner.audit.task_state import TaskState
 from runner.update import MAX_BYTES
 
-PRIVATE = ("state.sqlite", "lock")
-"""The run's own working memory: no statement rests on it."""
-
 
 def check_manifest(findings: Findings, evidence: Evidence, state: TaskState) -> None:
     """That config.json is of the run's config."""

@@ -170,10 +170,6 @@ class Audited(Publishing):
         """The blocks that all nodes begin with, as the config's seed gives them."""
         return parse_update(self._start_bytes, self.shapes).blocks
 
-    def check_round(self, number: int) -> None:
-        """Every model of a round."""
-        self.published(number) if number in self.view.state.rounds else None
-
     def _fetch(self, submission: Submission) -> Published:
         key = (submission.round, submission.node)
         if key not in self._noted:

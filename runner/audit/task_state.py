@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from contracts.records import Phase, SettlementRecord, Submission, TaskSpec
@@ -224,8 +224,3 @@ class TaskState:
         self.rounds[self.open.number] = self.open
         bits = sum(1 << i for i in active)
         return [("RoundOpened", {"round": self.open.number, "base": self.base, "active": bits})]
-
-
-def weights(settled: Settlement, nodes: Mapping[int, object]) -> dict[int, int]:
-    """What the models of these nodes weigh in the next aggregate, as the contract's reputation gives it."""
-    return {i: w for i, w in settled.weights().items() if i in nodes and w > 0}
