@@ -117,10 +117,12 @@ class EmbeddedChain(pyevm.PyEVMBackend):
             block = vm.finalize_block(vm.pack_block(filled, blob_gas_used=0)).block
             self.chain.chaindb.persist_block(block)
             self.database.commit()
+            self.chain.header = self.chain.create_header_from_parent(block.header)
         except BaseException:
+            # An interrupt may come on either side of the commit: what is on the disk says which block is the last.
             self.database.rollback()
+            self.chain.header = self.chain.ensure_header()
             raise
-        self.chain.header = self.chain.create_header_from_parent(block.header)
         if transactions:
             self._mined = (transactions[0].hash, block, receipts)
         found: bytes = block.hash

@@ -85,6 +85,32 @@ def test_what_is_refused_leaves_the_chain_as_it_was(tmp_path: Path) -> None:
         assert chain.head_number() == before[0][0] + 1
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_interrupt_on_either_side_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    account = Account.create()
+    with connect(tmp_path / "c", [account.address]) as chain:
+        assert isinstance(chain, LocalChain)
+        chain.transfer(account, account.address, 1)
+        commit = chain.embedded.database.commit
+
+        def interrupted() -> None:
+            if committed:
+                commit()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain.embedded.database, "commit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                chain.transfer(account, account.address, 1)
+        assert chain.head_number() == chain.nonce(account.address) == 1 + committed
+        chain.transfer(account, account.address, 1)
+        head = chain.head()
+    with connect(tmp_path / "c") as chain:
+        assert chain.head() == head == (2 + committed, head[1])
+
+
 def test_a_second_process_is_told_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "chain.sqlite"
     code = (
