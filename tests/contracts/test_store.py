@@ -135,3 +135,17 @@ def test_a_kill_loses_nothing_acknowledged_and_shows_nothing_torn(tmp_path: Path
     assert all(store.has(cid) for cid in acknowledged)
     for path in files(tmp_path):
         assert parse_cid(path.name).matches(path.read_bytes())
+
+
+def test_a_store_that_is_only_read_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "blocks"
+    cid = BlockStore(folder).put(b"a file")
+    (folder / "tmp" / "half").write_bytes(b"of another process")
+    before = sorted(folder.rglob("*"))
+    store = BlockStore(folder, read_only=True)
+    assert store.get(cid, max_bytes=100) == b"a file"
+    with pytest.raises(LedgerError, match="reading only"):
+        store.put(b"another")
+    assert sorted(folder.rglob("*")) == before
+    assert not BlockStore(tmp_path / "nowhere", read_only=True).has(cid)
+    assert not (tmp_path / "nowhere").exists()
