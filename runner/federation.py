@@ -66,13 +66,28 @@ class Federation:
 
     # -- round 0 ----------------------------------------------------------------------------------------------------
 
-    def use_map(self, feature_map: FeatureMap) -> str:
-        """Publish config and agreed map, have every node state the map's digest on the chain, and use it; its CID."""
+    def use_map(self, feature_map: FeatureMap, against: Collection[int] = ()) -> str:
+        """Publish config and agreed map, have the nodes state the map's digest on the chain, and use it; its CID.
+
+        Args:
+            feature_map: What the sums gave.
+            against: Nodes whose records it does not describe (experiments/features/fit.py): they do not state it.
+
+        Raises:
+            QrunError: too few state it: a node put made-up records into the sums, or they have too little in common.
+        """
         self.store.put(self.config.canonical())  # the task's config digest is the digest of its CID
         cid = self.store.put(feature_map.to_bytes())
         for member in self.members:
-            self.contract.agree_map(member.account, cid)
+            if member.peer.index not in against:
+                self.contract.agree_map(member.account, cid)
             member.peer.use_map(feature_map, cid)
+        if against and self.contract.map_digest() is None:
+            raise QrunError(
+                f"the feature map does not describe the records of {len(against)} nodes, and finds no quorum: a node "
+                "put made-up records into its sums, or the nodes have too little in common.",
+                "Take a less uneven --partition, or set federation.map_variance = 0 and federation.map_shift = 1e9.",
+            )
         model = self.members[0].peer.model
         start = quantise(model.initial(generator(self.config.seed, "initial")))
         start_cid = self.store.put(common_model(self.config, cid, 0, start, ()))

@@ -25,6 +25,8 @@ from contracts.rounds import FederatedRounds, gas_budget
 from contracts.store import ContentStore, open_store
 from experiments.base import Study, find
 from experiments.features.agreement import agree, node
+from experiments.features.fit import suits
+from experiments.features.map import FeatureMap
 from runner.agreement import attach_task, open_secure_sum
 from runner.config import RunConfig
 from runner.contribution import Member
@@ -109,7 +111,7 @@ class Play:
             feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, secure_sum)
             members = [self._member(i, study, opened) for i in range(config.nodes)]
             federation = Federation(config, members, contract, opened.content, secure_sum, store, reporter)
-            map_cid = federation.use_map(feature_map)
+            map_cid = federation.use_map(feature_map, self._against(feature_map, study))
 
         reporter.begin(config.rounds * config.nodes * config.model.epochs * config.model.steps_per_epoch)
         rounds = federation.play()
@@ -181,6 +183,12 @@ class Play:
         content = open_store(store.path / "blocks", self.places.ipfs)
         stack.callback(content.close)
         return Opened(keys, opener, accounts, chain, content)
+
+    def _against(self, feature_map: FeatureMap, study: Study) -> list[int]:
+        """The nodes whose own records the map does not describe."""
+        rule = self.config.federation
+        bounds = {"least_variance": rule.map_variance, "most_shift": rule.map_shift}
+        return [i for i, share in enumerate(study.shares) if not suits(feature_map, share.train, **bounds)]
 
     def _load(self) -> Study:
         config = self.config

@@ -57,6 +57,12 @@ class FederationSettings(Settings):
         0.3, ge=0, lt=0.5, description="Share of hostile nodes that trimmed-mean and krum are set for."
     )
     signatures: Literal["secp256k1", "ml-dsa-65"] = Field("secp256k1", description="How nodes sign their models.")
+    map_variance: NonNegative = Field(
+        0.33, description="A node votes for a feature map that gives its records this variance; 0: any."
+    )
+    map_shift: NonNegative = Field(
+        0.5, description="... and moves their mean by at most this share of it, squared; 1e9: any."
+    )
     submit_seconds: Seconds = Field(30 * 86_400, description="From a round's opening to the last submission.")
     commit_seconds: Seconds = Field(7 * 86_400, description="From then to the last commitment to grades.")
     reveal_seconds: Seconds = Field(7 * 86_400, description="From then to the last revealed grades.")

@@ -18,10 +18,6 @@ from experiments.datasets.types import Records
 from experiments.features.encoding import standardise, transform
 from experiments.features.map import FeatureMap
 
-LEAST_VARIANCE = 1 / 3
-MOST_SHIFT = 1 / 2
-"""A node votes for a map with U >= LEAST_VARIANCE and S <= MOST_SHIFT * U."""
-
 
 def own_variance_and_shift(feature_map: FeatureMap, records: Records) -> tuple[float, float]:
     """U and S of a node's benign training records; 0 and 0 of none."""
@@ -31,7 +27,14 @@ def own_variance_and_shift(feature_map: FeatureMap, records: Records) -> tuple[f
     return float(z.var(axis=1).mean()), float((z.mean(axis=1) ** 2).mean())
 
 
-def suits(feature_map: FeatureMap, records: Records) -> bool:
-    """Whether a node with these benign training records votes for the map; one without any has nothing against it."""
+def suits(feature_map: FeatureMap, records: Records, *, least_variance: float, most_shift: float) -> bool:
+    """Whether a node with these benign training records votes for the map; one without any has nothing against it.
+
+    Args:
+        feature_map: As agreed.
+        records: The node's.
+        least_variance: What U has to be at least.
+        most_shift: What S / U may be at most.
+    """
     variance, shift = own_variance_and_shift(feature_map, records)
-    return len(records) == 0 or (variance >= LEAST_VARIANCE and shift <= MOST_SHIFT * variance)
+    return len(records) == 0 or (variance >= least_variance and shift <= most_shift * variance)

@@ -94,11 +94,10 @@ class World:
         """
         nodes = range(len(self.study.shares))
         if not attack.made_up:
-            votes = sum(i in hostile or suits(self.feature_map, self.study.shares[i].train) for i in nodes)
-            return self, votes
+            return self, sum(i in hostile or self._suits(self.feature_map, i) for i in nodes)
         contributors = [node(self._made_up(attack, i) if i in hostile else self.study.shares[i].train) for i in nodes]
         feature_map = agree(contributors, self.config.model.qubits, plain_sum)
-        votes = sum(i in hostile or suits(feature_map, self.study.shares[i].train) for i in nodes)
+        votes = sum(i in hostile or self._suits(feature_map, i) for i in nodes)
         world = replace(
             self,
             feature_map=feature_map,
@@ -107,6 +106,15 @@ class World:
             trained={},
         )
         return world, votes
+
+    def _suits(self, feature_map: FeatureMap, index: int) -> bool:
+        federation = self.config.federation
+        return suits(
+            feature_map,
+            self.study.shares[index].train,
+            least_variance=federation.map_variance,
+            most_shift=federation.map_shift,
+        )
 
     def _made_up(self, attack: Attack, index: int) -> Records:
         share = self.study.shares[index]

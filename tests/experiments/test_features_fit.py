@@ -19,6 +19,8 @@ from experiments.nsl_kdd import NslKdd
 from experiments.settings import DataSettings
 from tests.experiments.features_support import make_records
 
+RULE = {"least_variance": 0.33, "most_shift": 0.5}
+
 
 def fitted(parts: list[Records]) -> FeatureMap:
     return agree([node(part) for part in parts], 4, plain_sum)
@@ -48,7 +50,7 @@ def shares(request: pytest.FixtureRequest, data_dir: Path) -> list[NodeShare]:
 
 
 def votes(feature_map: FeatureMap, shares: list[NodeShare]) -> int:
-    return sum(suits(feature_map, share.train) for share in shares)
+    return sum(suits(feature_map, share.train, **RULE) for share in shares)
 
 
 def test_an_honest_map_has_its_quorum(shares: list[NodeShare]) -> None:
@@ -82,4 +84,4 @@ def test_who_holds_no_records_has_nothing_against_a_map() -> None:
     nobody = everything.take(np.zeros(0, dtype=np.int64))
     feature_map = fitted([everything])
     assert own_variance_and_shift(feature_map, nobody) == (0.0, 0.0)
-    assert suits(feature_map, nobody)
+    assert suits(feature_map, nobody, **RULE)
