@@ -24,7 +24,7 @@ from contracts.task_log import NO_GRADE
 
 METRICS = dict(zip(METRIC_NAMES, (0.9, 0.8, 0.7, 0.6, 0.5, -3.25), strict=True))
 SIGNATURE = str(cid_of(b"a signature"))
-QUICK = Rules(submit_seconds=1000, commit_seconds=200, reveal_seconds=300, setup_seconds=4000)
+QUICK = Rules(1000, 200, 300, 4000, low_in_a_row=2, hard_in_a_row=3)
 """Deadlines that a test may let pass."""
 
 
