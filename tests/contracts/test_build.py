@@ -38,7 +38,7 @@ def test_a_changed_source_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = tmp_path / "FederatedRounds.sol"
-    changed.write_text(source_path().read_text().replace("MAX_NODES = 50", "MAX_NODES = 51"))
+    changed.write_text(source_path().read_text().replace("MAX_NODES = 255", "MAX_NODES = 254"))
     changed.with_suffix(".json").write_bytes(artefact_path().read_bytes())
     monkeypatch.setattr(build, "source_path", lambda: changed)
     assert main(["--check"]) == 1
