@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 NOTHING = bytes(32)
+PAGE, SMALL_TASK = 64, 128
+"""Nodes scored in one transaction, in a task of so many nodes; half as many in a larger one."""
 
 
 class FederatedRounds(TaskLog):
@@ -158,8 +160,13 @@ class FederatedRounds(TaskLog):
             {"grades": row, "salt": salt},
         )
 
-    def settle(self, account: LocalAccount, round_: int, *, most: int = 64) -> Receipt:
-        """Close a round, in pages of `most` nodes; whoever does it, the result is the same. The last page's receipt."""
+    def settle(self, account: LocalAccount, round_: int, *, most: int | None = None) -> Receipt:
+        """Close a round, in pages of `most` nodes; whoever does it, the result is the same. The last page's receipt.
+
+        Left to itself it takes pages that a transaction of 2^24 gas can pay: with 255 nodes 32 of them cost 14 million.
+        """
+        if most is None:
+            most = PAGE if int(self._view("state")[5]) <= SMALL_TASK else PAGE // 2
         for _ in range(0, 256, 32):
             receipt = self._page(account, round_, most)
             if receipt is not None:
@@ -299,9 +306,9 @@ def gas_budget(nodes: int, rounds: int) -> int:
     """Gas that any one account of a task needs at most: to open it, or to take part and settle every round.
 
     From the gas table (docs/gas.md), with a margin for the estimate of the largest transaction: opening 4.5M + 46k a
-    node; a round 50k to submit, 100k + 1k a node to grade, and its settlement.
+    node; a round 50k to submit, 100k + 1k a node to grade, and its settlement, 147k + 18k a node + 1.4k a pair.
     """
-    settlement = 150_000 + 40_000 * nodes + 900 * nodes**2
+    settlement = 200_000 + 24_000 * nodes + 1_800 * nodes**2
     return 5_500_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settlement)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.rounds import gas_budget
 from tests.benchmarks import gas
 from tests.benchmarks.rounds_cost import measure
 
@@ -17,6 +18,11 @@ def within_bounds(costs: gas.Costs) -> None:
     for r in (1, 2):
         assert costs.grades(r) <= gas.MOST_GRADES + gas.MOST_GRADES_A_PEER * (costs.nodes - 1)
     assert max(page for pages in costs.settle.values() for page in pages) < gas.BLOCK / 2
+    # Whoever does all that one account can do in a task, with a quarter more gas at hand for each settlement.
+    own = costs.register[0] + costs.agree[0] + max(costs.conclude) + max(costs.withdraw) + sum(costs.rollback[:1])
+    for r in (1, 2):
+        own += costs.submit[r][0] + costs.grades(r) + round(1.25 * sum(costs.settle[r]))
+    assert max(own, costs.opening) < gas_budget(costs.nodes, 2)
 
 
 def test_small_tasks_keep_the_bounds() -> None:
