@@ -59,6 +59,7 @@ def world() -> World:
 players = st.integers(0, NODES + 1)
 round_off = st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1])
 share = st.integers(0, (1 << NODES) - 1)
+streak = st.sampled_from([1, 1, 2, 3])
 wrongs = st.sampled_from(["", "", "", "too high", "own", "too long", "empty"])
 quality = st.sampled_from([0, 0, 1, 10, 30, 34, 35, 36, 60, 69, 70, 71, 85, 99, 100])
 worth = st.one_of(st.sampled_from([80, 85, 100]), st.sampled_from([75, 90, 100]), quality)
@@ -102,12 +103,11 @@ class TaskMachine(RuleBasedStateMachine):
         rounds=st.integers(1, 6),
         deposit=st.sampled_from([0, 7]),
         pool=st.sampled_from([0, 1, 1000]),
-        thresholds=st.tuples(
-            st.integers(0, 4), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0, 50, 70, 100])
-        ),
+        thresholds=st.tuples(st.integers(0, 4), streak, streak, st.sampled_from([0, 50, 70, 100])),
         strong=st.sampled_from([(35, 70), (0, 0), (80, 101)]),
         good=st.lists(worth, min_size=NODES, max_size=NODES),
         begun=st.sampled_from([True, True, True, False]),
+        bad=st.integers(0, NODES + 1),
     )
     def open(  # noqa: PLR0917
         self,
@@ -120,11 +120,13 @@ class TaskMachine(RuleBasedStateMachine):
         strong: tuple[int, int],
         good: list[int],
         begun: bool,
+        bad: int,
     ) -> None:
         accounts = [a.address for a in self.world.accounts]
         least = min(least, known) or least
         early, low, hard, keep = thresholds
-        self.good = good
+        # One player is bad nearly always: what exclusion is for.
+        self.good = [5 if i == bad else worth for i, worth in enumerate(good)]
         rules = Rules(
             submit_seconds=100, commit_seconds=50, reveal_seconds=60, setup_seconds=400, early=early, keep=keep,
             strong_early=strong[0], strong_late=strong[1], low_in_a_row=low, hard_in_a_row=hard,
@@ -311,11 +313,11 @@ class TaskMachine(RuleBasedStateMachine):
                 self.call(i, "agreeMap", b"m" * 32)
 
     @precondition(lambda self: self.model.opened_at > 0)
-    @rule(who=st.lists(share, min_size=1, max_size=4), late=st.booleans())
-    def phases(self, who: list[int], late: bool) -> None:
+    @rule(who=st.lists(share, min_size=1, max_size=4), late=st.booleans(), wrong=wrongs, pushy=st.booleans())
+    def phases(self, who: list[int], late: bool, wrong: str, pushy: bool) -> None:
         """Phase after phase, who is named does what it asks for; then, where asked or needed, its time runs out."""
         for some in who:
-            self._phase(self._of(some), late)
+            self._phase(self._of(some), late, wrong, pushy)
 
     @precondition(lambda self: self.model.opened_at > 0)
     @rule(absent=st.integers(0, 3 * NODES), phases=st.integers(1, 12))
@@ -324,16 +326,21 @@ class TaskMachine(RuleBasedStateMachine):
         for _ in range(phases):
             self._phase([i for i in range(NODES) if i != absent], True)
 
-    def _phase(self, who: list[int], late: bool) -> None:
+    def _phase(self, who: list[int], late: bool, wrong: str = "", pushy: bool = False) -> None:
+        """Who is named does what the phase asks for: the first perhaps wrongly, the pushy not in their turn."""
         round_, phase = self._round(0), self.model.phase(self._now())
         for i in who:
-            if self.model.phase(self._now()) != phase or self._round(0) != round_ or not self._may(i, phase):
+            if self.model.phase(self._now()) != phase or self._round(0) != round_:
+                continue
+            if not self._may(i, phase) and not pushy:
                 continue
             if phase == Where.SUBMIT:
                 self._submit(i, round_, b"d" * 32, 0x55)
             elif phase == Where.COMMIT:
-                self._commit(i, round_, "", -1)
+                self._commit(i, round_, wrong if i == who[0] else "", -1)
             elif phase == Where.REVEAL:
+                if wrong and i == who[0]:
+                    self._reveal(i, round_, True)
                 self._reveal(i, round_, False)
             else:
                 self._settle(i, round_, 32)
@@ -342,11 +349,15 @@ class TaskMachine(RuleBasedStateMachine):
             self._compare_phase()
 
     @precondition(lambda self: self.model.settlements > 0)
-    @rule(who=share, to=st.integers(0, 6))
-    def vote(self, who: int, to: int) -> None:
+    @rule(who=st.one_of(share, st.just((1 << NODES) - 1)), back=st.integers(0, 2), submit=st.booleans())
+    def vote(self, who: int, back: int, submit: bool) -> None:
+        """Nodes vote to go back by so many rounds, one of them after it has submitted to the open one."""
+        if submit and self.model.phase(self._now()) == Where.SUBMIT:
+            self._phase(self._of(who)[:1], False)
+        target = max(0, self.model.base - back)
         for i in self._of(who):
             if self._may(i, Where.SETUP):
-                self.call(i, "rollback", to)
+                self.call(i, "rollback", target)
 
     @precondition(lambda self: self.model.ended)
     @rule(who=st.integers(0, (1 << (NODES + 2)) - 1), concluded=st.booleans())
