@@ -31,10 +31,13 @@ class GradeSettings(Settings):
     floor: Positive = Field(0.2, le=1, description="Usual cosine of movements below which grades fall with it.")
     generator_floor: Positive = Field(0.3, le=1, description="The same of the generator.")
     free_ratio: Positive = Field(1.5, description="A discriminator may move so many times the median at no cost.")
-    loss_range: tuple[NonNegative, Positive] = Field(
-        (1.5, 3.0),
-        description="Loss on benign records above the peers' median: where it begins to cost, and costs all.",
+    alignment: tuple[NonNegative, Positive] = Field(
+        (0.2, 0.5), description="Cosine of movements over the usual one: where grades begin, and where they are full."
     )
+    loss_free: NonNegative = Field(
+        1.0, description="Loss on benign records above the peers' median that costs nothing."
+    )
+    loss_price: NonNegative = Field(0.25, description="What each unit above that takes off the relative cosine.")
 
     @model_validator(mode="after")
     def _in_order(self) -> GradeSettings:
@@ -42,8 +45,8 @@ class GradeSettings(Settings):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: the first of the two is the smaller")
-        if self.loss_range[0] >= self.loss_range[1]:
-            raise ValueError("loss_range: the first of the two is the smaller")
+        if self.alignment[0] >= self.alignment[1]:
+            raise ValueError("alignment: the first of the two is the smaller")
         return self
 
 

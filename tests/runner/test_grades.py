@@ -137,12 +137,14 @@ def test_a_generator_that_moves_backwards_behind_an_honest_discriminator_is_grad
 
 
 def test_a_model_that_does_not_know_my_records_costs_the_grade_and_at_last_the_weight() -> None:
-    low, high = GradeSettings().loss_range
-    world = World(5)
+    rule = GradeSettings()
+    world = World(5, noise=0.1)  # cosines are the usual one
     models = world.models()
-    losses = {4: 0.5 + (low + high) / 2, 5: 0.5 + high}
-    grades = world.grade(models, losses)
-    assert 30 <= grades[4].value <= 50
+    dear = rule.loss_free + (1 - rule.alignment[0]) / rule.loss_price
+    half = rule.loss_free + (1 - sum(rule.alignment) / 2) / rule.loss_price
+    grades = world.grade(models, {4: 0.5 + half, 5: 0.6 + dear})
+    assert grades[3].value == 100
+    assert 35 <= grades[4].value <= 65
     assert not grades[4].gated
     assert grades[5] == Grade(1, gated=True)
 
@@ -162,14 +164,14 @@ def test_an_even_larger_movement_than_usual_costs_by_its_square() -> None:
 
 
 def test_thresholds_come_from_the_config() -> None:
-    config = build_config({"experiment": "nsl-kdd", "grades": {"loss_range": [0.1, 0.2], "memory": 0.0}})
+    config = build_config({"experiment": "nsl-kdd", "grades": {"loss_free": 0.1, "loss_price": 9.0}})
     grader = Grader(0, config.grades)
     world = World(9)
     models = world.models()
     grades = grader.review(world.start, models, dict.fromkeys(models, 0.5) | {3: 0.75})
     assert grades[3] == Grade(1, gated=True)
-    with pytest.raises(UsageError, match="loss_range"):
-        build_config({"experiment": "nsl-kdd", "grades": {"loss_range": [2.0, 1.0]}})
+    with pytest.raises(UsageError, match="alignment"):
+        build_config({"experiment": "nsl-kdd", "grades": {"alignment": [0.5, 0.2]}})
 
 
 def test_nobody_moved() -> None:
