@@ -1,9 +1,13 @@
-"""Reading JSON that somebody else wrote, without harm: size and nesting are checked before the parser sees it."""
+"""Reading what somebody else wrote, without harm: only plain files, and JSON whose size and nesting are checked before
+the parser sees it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
+from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
@@ -12,14 +16,21 @@ MAX_DEPTH = 16
 """Deeper nesting is nothing that qrun writes. Python's parser recurses in C, and py-evm raises the recursion limit so
 far that deep nesting overflows the stack and ends the process instead of raising RecursionError."""
 
-_QUIET = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
+# A string (to the end of the text where nothing closes it), or what is neither string nor bracket. Possessive: what was
+# matched is never tried again in another way, so that the time is linear in the text, whatever it is.
+_QUIET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^\[\]{}"]++', re.DOTALL)
+
+
+class NoSuchFileError(QrunError):
+    """There is nothing under that name."""
 
 
 def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
     """The value of a JSON text.
 
     Args:
-        data: UTF-8 text.
+        data: UTF-8 text without a byte order mark. No other encoding is taken: `json.loads` would guess UTF-16 and
+            UTF-32, in which brackets and quotes are not where the check of nesting looks for them.
         max_bytes: Larger is refused.
         what: Names the text in errors, e.g. "model file".
 
@@ -28,18 +39,59 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
     """
     if len(data) > max_bytes:
         raise QrunError(f"{what} rejected: {len(data)} bytes, more than {max_bytes}.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise QrunError(f"{what} rejected: not JSON in UTF-8.") from None
     depth = 0
-    for bracket in _QUIET.sub(b"", data):
-        if bracket in b"[{":
+    for bracket in _QUIET.sub("", text):
+        if bracket in "[{":
             depth += 1
-        elif bracket in b"]}":
+        elif bracket in "]}":
             depth -= 1
         if depth > MAX_DEPTH:
             raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise QrunError(f"{what} rejected: not JSON.") from None
+
+
+def read_regular(path: Path, *, max_bytes: int, what: str) -> bytes:
+    """The bytes of a plain file in a folder from outside.
+
+    Args:
+        path: The file. A symbolic link under this name is refused: it could show any file of this machine.
+        max_bytes: Larger is refused.
+        what: Names the file in errors, e.g. "config.json".
+
+    Raises:
+        NoSuchFileError: there is none.
+        QrunError: it is a FIFO, a device, a folder or a link, is too large, or cannot be read.
+    """
+    try:
+        # Not blocking: a FIFO would be waited for until somebody writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise NoSuchFileError(f"{what}: there is no {path}.") from None
+    except OSError as error:
+        if path.is_symlink():
+            raise QrunError(f"{what} rejected: {path} is a symbolic link.", "Put the file itself there.") from None
+        raise QrunError(f"{what}: {path} cannot be read: {error.strerror}.") from None
+    except ValueError:  # a null character
+        raise QrunError(f"{what}: {str(path)!a} is no name of a file.") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise QrunError(f"{what} rejected: {path} is no plain file.")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise QrunError(f"{what}: {path} cannot be read: {error.strerror}.") from None
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise QrunError(f"{what} rejected: {path} has more than {max_bytes} bytes.")
+    return data
 
 
 def _no_constant(name: str) -> Any:
