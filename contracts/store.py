@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,6 +12,9 @@ from typing import Protocol, runtime_checkable
 from contracts.cid import Cid, build, parse_cid
 from contracts.dag import MAX_BLOCK, read_file
 from contracts.errors import ContentError, LedgerError
+
+_PREFIX = "block-"
+"""Of temporary files, so that what is tidied up is nobody else's."""
 
 ANY_SIZE = 1 << 30
 """More than any file that is stored here, and still a bound for who asks about a hostile CID."""
@@ -61,11 +65,15 @@ class BlockStore:
     """One file a block, named by its CIDv1, in folders named by the two characters before the last.
 
     A block is written to a temporary file, flushed to the disk and then renamed, so that it is whole whenever it can
-    be seen; children are written before parents, so that a root stands for the whole file.
+    be seen; children are written before parents, so that a root stands for the whole file. The folder may come from
+    outside: no symbolic link in it is followed, and only plain files are read.
 
     Args:
         folder: Where the blocks are; made where there is none.
         read_only: Nothing is written, made or tidied up: the folder is evidence, or another process works in it.
+
+    Raises:
+        LedgerError: the folder cannot be made, or it or its folder of temporary files is a symbolic link.
     """
 
     kind = "blocks"
@@ -78,8 +86,7 @@ class BlockStore:
             return
         self._make(self.folder)
         self._make(self._temporary)
-        for left in self._temporary.iterdir():  # by a process that was killed
-            left.unlink(missing_ok=True)
+        self._tidy()
 
     def put(self, data: bytes) -> str:
         """Keep a file; its CID."""
@@ -107,16 +114,18 @@ class BlockStore:
         """One block as it lies on the disk, at most a byte more than MAX_BLOCK; the reader hashes it.
 
         Raises:
-            ContentError: it is not here.
+            ContentError: it is not here, or what is here under its name is no plain file.
         """
         path = self._path(cid)
         try:
-            with path.open("rb") as file:
-                return file.read(MAX_BLOCK + 1)
-        except FileNotFoundError:
+            block = None if path.parent.is_symlink() else _read_plain(path, MAX_BLOCK + 1)
+        except (FileNotFoundError, NotADirectoryError):
             raise ContentError(f"block {cid} is not in the store {self.folder}.") from None
         except OSError as error:
             raise LedgerError(f"block {cid} cannot be read: {error.strerror} ({path}).") from None
+        if block is None:
+            raise ContentError(f"block {cid} is not in the store {self.folder}: {path} is no plain file.")
+        return block
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Keep one block durably; a damaged one of that name is replaced."""
@@ -124,12 +133,14 @@ class BlockStore:
             raise LedgerError(f"the store {self.folder} was opened for reading only.")
         path = self._path(cid)
         try:
-            if path.is_file() and path.read_bytes() == block:
-                return
-            if not path.parent.is_dir():
-                self._make(path.parent)
+            is_new = not path.parent.exists()
+            for folder in (self.folder, self._temporary, path.parent):
+                self._make(folder)
+            if is_new:
                 _flush_folder(self.folder)
-            descriptor, temporary = tempfile.mkstemp(dir=self._temporary)
+            elif _has(path, block):
+                return
+            descriptor, temporary = tempfile.mkstemp(dir=self._temporary, prefix=_PREFIX)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(block)
@@ -147,11 +158,56 @@ class BlockStore:
         name = str(cid.v1)
         return self.folder / name[-3:-1] / name
 
+    def _tidy(self) -> None:
+        """Remove what a process that was killed left, and nothing else."""
+        try:
+            for left in self._temporary.iterdir():
+                if left.name.startswith(_PREFIX) and stat.S_ISREG(left.lstat().st_mode):
+                    left.unlink(missing_ok=True)
+        except FileNotFoundError:  # another process was faster
+            pass
+        except OSError as error:
+            raise _write_error(error, self.folder) from None
+
     def _make(self, folder: Path) -> None:
+        if folder.is_symlink():
+            raise LedgerError(
+                f"the store {self.folder} is not written: {folder} is a symbolic link.",
+                "Choose another folder, or name the one that it leads to.",
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _write_error(error, folder) from None
+
+
+def _read_plain(path: Path, most: int) -> bytes | None:
+    """The first `most` bytes of a plain file; None where it is a link, a FIFO, a device or a folder.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    try:
+        # Not blocking: a FIFO would be waited for until somebody writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+    except OSError:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
+
+
+def _has(path: Path, block: bytes) -> bool:
+    try:
+        return _read_plain(path, len(block) + 1) == block
+    except FileNotFoundError:
+        return False
 
 
 def _flush_folder(folder: Path) -> None:

@@ -149,3 +149,76 @@ def test_a_store_that_is_only_read_is_left_as_it_is(tmp_path: Path) -> None:
     assert sorted(folder.rglob("*")) == before
     assert not BlockStore(tmp_path / "nowhere", read_only=True).has(cid)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_tidying_up_removes_only_what_a_store_left(tmp_path: Path) -> None:
+    temporary = tmp_path / "blocks" / "tmp"
+    temporary.mkdir(parents=True)
+    (temporary / "block-half").write_bytes(b"torn")
+    (temporary / "thesis.txt").write_text("mine")
+    (temporary / "block-folder").mkdir()
+    (temporary / "block-link").symlink_to(temporary / "thesis.txt")
+    BlockStore(tmp_path / "blocks")
+    assert sorted(path.name for path in temporary.iterdir()) == ["block-folder", "block-link", "thesis.txt"]
+
+
+@pytest.mark.parametrize("link", [".", "tmp", "two"])
+def test_a_store_that_leads_elsewhere_is_not_written(tmp_path: Path, link: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "blocks"
+    victim.mkdir()
+    for name in ("thesis.txt", "block-mine"):
+        (victim / name).write_text("mine")
+    folder.mkdir()
+    if link == ".":
+        folder.rmdir()
+        folder.symlink_to(victim)
+    else:
+        (folder / (str(cid_of(b"model"))[-3:-1] if link == "two" else link)).symlink_to(victim)
+    with pytest.raises(LedgerError, match="symbolic link"):
+        BlockStore(folder).put(b"model")
+    assert sorted(path.name for path in victim.iterdir()) == ["block-mine", "thesis.txt"]
+
+
+def test_a_link_that_appears_later_is_not_followed(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path / "blocks")
+    store.put(b"model")
+    (tmp_path / "blocks" / "tmp").rmdir()
+    (tmp_path / "blocks" / "tmp").symlink_to(tmp_path)
+    with pytest.raises(LedgerError, match="symbolic link"):
+        store.put(b"another")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "device"])
+def test_a_block_that_is_no_plain_file_is_not_read_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    store = BlockStore(tmp_path)
+    cid = store.put(b"model")
+    path = next(p for p in files(tmp_path) if p.name == cid)
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        target = Path("/dev/zero")
+        if kind == "link":
+            target = tmp_path / "elsewhere"
+            target.write_bytes(b"model")
+        path.symlink_to(target)
+    with pytest.raises(ContentError, match="no plain file"):
+        store.get(cid, max_bytes=100)
+    assert not store.has(cid)
+    if kind == "folder":
+        with pytest.raises(LedgerError, match="cannot be written"):
+            store.put(b"model")
+    else:  # it is replaced, not written through
+        store.put(b"model")
+        assert path.is_file()
+        assert not path.is_symlink()
+        assert store.get(cid, max_bytes=100) == b"model"
+
+
+def test_blocks_are_not_read_through_a_linked_folder(tmp_path: Path) -> None:
+    cid = BlockStore(tmp_path / "other").put(b"model")
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / cid[-3:-1]).symlink_to(tmp_path / "other" / cid[-3:-1])
+    assert not BlockStore(tmp_path / "blocks", read_only=True).has(cid)
