@@ -78,6 +78,7 @@ contract FederatedRounds {
         uint256 active;
         uint256 submitted;
         uint256 revealed;
+        uint256 known; // who was scored before; in the first settlement, everybody
         Node[] nodes;
         uint256[] weights;
         bytes scores;
@@ -238,6 +239,7 @@ contract FederatedRounds {
     constructor(Terms memory terms, address[] memory allowed, string memory experiment, string memory source) payable {
         uint256 n = allowed.length;
         if (n > MAX_NODES || terms.minNodes == 0 || (n != 0 && terms.minNodes > n)) revert BadNodeCount(n, MAX_NODES);
+        if (n == 0 && terms.deposit == 0) revert BadDeposit(0, 1); // names cost nothing: places have to
         if (terms.maxRounds == 0 || terms.maxRounds > MAX_ROUNDS) revert BadRounds(terms.maxRounds, MAX_ROUNDS);
         if (terms.configDigest == 0) revert EmptyDigest();
         Rules memory r = terms.rules;
@@ -424,7 +426,8 @@ contract FederatedRounds {
 
     /// @notice Vote to go on from the models of an earlier round `target` (0: the common start). With two thirds of the
     ///         reputation of the active nodes the rounds after it count no more. The open round is void, and its number
-    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes.
+    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes. What
+    ///         was earned in those rounds stays earned: the grades were given for work that was done.
     function rollback(uint32 target) external {
         uint256 node = _registeredNode();
         if (_has(_excluded, node)) revert NotActive(node);
@@ -434,7 +437,6 @@ contract FederatedRounds {
         if (s.settlements == 0 || target > s.base || (target == s.base && !spent) || !_isCounted(target)) {
             revert BadTarget(target, s.base);
         }
-        if (_concluded != 0) revert WrongPhase(0, 0, Phase.Ended);
         bytes32 question = keccak256(abi.encode(s.closed, s.base, target));
         uint256 votes = _votes[question];
         if (_has(votes, node)) revert AlreadyVoted(target, node);
@@ -459,6 +461,7 @@ contract FederatedRounds {
         }
         s.base = target;
         if (spent) s.closed = round;
+        _concluded = 0; // what was concluded is of other models: it has to be said again
         emit RolledBack(round, target, spent);
         if (round == 0) _state = s;
         else _openNext(s);
@@ -508,7 +511,8 @@ contract FederatedRounds {
 
     /// @notice What an account may withdraw. A node: its share of the pool by credits (to which the deposits of
     ///         excluded nodes are added), and its deposit unless it was excluded. The opener: the pool, where nobody
-    ///         has credits. What is left of rounding down stays here.
+    ///         has credits (never a deposit: nobody may gain by others' exclusion but the nodes that earned). What is
+    ///         left of rounding down stays here.
     function owed(address account) public view returns (uint256 amount) {
         State memory s = _state;
         if (!s.ended) return 0;
@@ -519,7 +523,7 @@ contract FederatedRounds {
             if (!_has(_excluded, index - 1)) amount = deposit;
             if (s.credits != 0) amount += (prize * _nodes[index - 1].credits) / s.credits;
         }
-        if (account == opener && s.credits == 0 && !_has(paid, 255)) amount += prize;
+        if (account == opener && s.credits == 0 && !_has(paid, 255)) amount += pool;
     }
 
     /*//////////////////////////////////////////////////////////////
@@ -676,6 +680,8 @@ contract FederatedRounds {
         sheet.weights = new uint256[](n);
         for (uint256 i; i < n; ++i) {
             sheet.nodes[i] = _nodes[i];
+            // Newcomers have no say yet: neither a weight nor a part in what is usual.
+            if (s.settlements == 0 || sheet.nodes[i].scored) sheet.known |= 1 << i;
             sheet.weights[i] = s.settlements == 0 ? 1 : sheet.nodes[i].reputation;
         }
         // Rounded up to whole words, so that pages can be copied; the events cut them to n.
@@ -714,7 +720,7 @@ contract FederatedRounds {
         unchecked {
             for (uint256 i; i < column.length; ++i) grades[i] = uint8(uint256(column[i]) >> shift);
         }
-        return _median(grades, sheet.weights, graders);
+        return _median(grades, sheet.weights, graders, sheet.known, 1);
     }
 
     function _skew(Sheet memory sheet, bytes32[] memory column, uint256 i) internal view returns (uint8) {
@@ -730,18 +736,20 @@ contract FederatedRounds {
                 apart[j] = given > got ? given - got : got - given;
             }
         }
-        return _median(apart, sheet.weights, sheet.revealed & ~(1 << i));
+        return _median(apart, sheet.weights, sheet.revealed & ~(1 << i), sheet.known, 0);
     }
 
-    /// @dev The smallest value at or below which lies half of the weight of the set or more; NONE of an empty set.
-    ///      Where nothing has weight, all weigh the same. Values of the set are 0..100; at most 255 weights of at most
-    ///      10000: nothing overflows. Sorted into a bin a value, which is cheaper than a search that sums again.
+    /// @dev The smallest value at or below which lies half of the weight of the set or more; with `over` = 1 more than
+    ///      half. Where nobody in the set has weight, those of `known` weigh the same; NONE where there is nobody.
+    ///      Values of the set are 0..100; at most 255 weights of at most 10000: nothing overflows. Sorted into a bin a
+    ///      value, which is cheaper than a search that sums again.
     function _median(
         uint256[] memory values,
         uint256[] memory weights,
-        uint256 set
+        uint256 set,
+        uint256 known,
+        uint256 over
     ) internal pure returns (uint8) {
-        if (set == 0) return NONE;
         uint256[] memory bins = new uint256[](101);
         uint256 total;
         unchecked {
@@ -751,6 +759,8 @@ contract FederatedRounds {
                 total += weights[i];
             }
             if (total == 0) {
+                set &= known;
+                if (set == 0) return NONE;
                 for (uint256 i; i < values.length; ++i) {
                     if ((set >> i) & 1 == 0) continue;
                     ++bins[values[i]];
@@ -759,7 +769,7 @@ contract FederatedRounds {
             }
             uint256 sum = bins[0];
             uint256 value;
-            while (2 * sum < total) sum += bins[++value];
+            while (2 * sum < total + over) sum += bins[++value];
             return uint8(value);
         }
     }
@@ -776,13 +786,13 @@ contract FederatedRounds {
                 scores[j] = uint8(sheet.scores[j]);
                 if (scores[j] != NONE) scored |= 1 << j;
             }
-            uint8 middle = _median(scores, same, scored);
+            uint8 middle = _median(scores, same, scored & sheet.known, sheet.known, 0);
             sheet.strong = middle != NONE && middle >= (sheet.early ? r.strongEarly : r.strongLate);
         }
         for (uint256 i; i < n; ++i) {
             if (_has(sheet.active, i)) _judge(sheet, r, i);
         }
-        uint256 median = _medianReputation(sheet);
+        uint256 median = _medianReputation(sheet, sheet.active & sheet.known);
         uint256 bound = (sheet.early ? r.lowEarly : r.lowLate) * median;
         for (uint256 i; i < n; ++i) {
             Node memory node = sheet.nodes[i];
@@ -836,10 +846,8 @@ contract FederatedRounds {
         if (sheet.strong && skew != NONE && skew > r.asymmetry) value = 0;
         if (value != NONE) {
             if (!node.scored) {
-                if (_has(sheet.submitted, i)) {
-                    node.reputation = uint16(100 * value);
-                    node.scored = true;
-                }
+                node.reputation = uint16(100 * value);
+                node.scored = true;
             } else if (sheet.strong || missed || score == 0) {
                 uint256 kept = r.keep;
                 node.reputation = uint16((kept * node.reputation + (100 - kept) * 100 * value) / 100);
@@ -852,13 +860,13 @@ contract FederatedRounds {
         return count == 255 ? 255 : count + 1;
     }
 
-    /// @dev Lower median of the reputation of the active nodes that were scored; by bisection over 0..10000.
-    function _medianReputation(Sheet memory sheet) internal pure returns (uint256 low) {
+    /// @dev Lower median of the reputation of those in the set that were scored; by bisection over 0..10000.
+    function _medianReputation(Sheet memory sheet, uint256 set) internal pure returns (uint256 low) {
         uint256 n = sheet.n;
         uint256[] memory values = new uint256[](n);
         uint256 count;
         for (uint256 i; i < n; ++i) {
-            if (_has(sheet.active, i) && sheet.nodes[i].scored) values[count++] = sheet.nodes[i].reputation;
+            if (_has(set, i) && sheet.nodes[i].scored) values[count++] = sheet.nodes[i].reputation;
         }
         uint256 high = 10_000;
         while (low < high) {

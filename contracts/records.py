@@ -27,7 +27,8 @@ class TaskSpec:
             the order in which they come.
         rules: Deadlines and thresholds.
         min_nodes: The first round opens when so many are there; 0: all of the allow-list.
-        deposit: Wei that registering takes; given back at the end to who was not excluded.
+        deposit: Wei that registering takes, some where the task is open to all; given back at the end to who was not
+            excluded.
         pool: Wei of reward that the opener pays in.
     """
 

@@ -3,20 +3,23 @@
 The contract and this function are two writings of one rule; a state machine in the tests plays both. Whoever verifies
 a task recomputes every reputation with it, and the attack table is played on it.
 
-With g_ij the grade that i gave j, w_i the reputation of i before (1 for all in a task's first settlement), and all
-medians lower ones (the smallest value at or below which lies half of the weight):
+With g_ij the grade that i gave j, and w_i the reputation of i before (1 for all in a task's first settlement; a node
+that was never scored weighs nothing; where nobody who was scored has any, they weigh the same):
 
-    score_j = weighted median over i of g_ij
-    asym_i  = weighted median over j of |g_ij - g_ji|, over the peers that revealed
-    M0      = median of the scores;   strong: M0 >= strong_early in the first settlements, strong_late after them
+    score_j = weighted upper median over i of g_ij: more than half of the weight has to agree before it is low
+    asym_i  = weighted lower median over j of |g_ij - g_ji|, over the peers that revealed
+    M0      = lower median of the scores of those who were scored before (in the first settlement: of all);
+              strong: M0 >= strong_early in the first settlements, strong_late after them
     v_i     = score_i, but 0 where i did not submit or did not reveal, and in a strong settlement where
               asym_i > asymmetry
     R_i     = 100 v_i the first time, then (keep R_i + (100 - keep) 100 v_i) / 100, rounded down;
               in a weak settlement only where i is absent, did not reveal, or scored 0
-    M       = median of R over the active nodes that were scored once
+    M       = lower median of R over the active nodes that were scored before (in the first settlement: now)
 
 Below warn % of M, or with a score of 0 (a hard fault), a node is flagged; below low_early % (low_late % after the first
 settlements) it is low. `low_in_a_row` strong settlements low, or `hard_in_a_row` scores of 0 in a row, exclude it.
+
+With two nodes each is judged by the other alone, so that a hostile one can exclude an honest one; take three.
 """
 
 from __future__ import annotations
@@ -101,22 +104,27 @@ class Settlement:
         return {i: 0 if i in self.low or s.excluded else s.reputation for i, s in enumerate(self.standings) if s.scored}
 
 
-def lower_median(pairs: Iterable[tuple[int, int]]) -> int | None:
-    """The smallest value at or below which lies half of the weight or more, from (value, weight); None of nothing.
+def weighted_median(entries: Iterable[tuple[int, int, bool]], *, upper: bool = False) -> int | None:
+    """The value at which half of the weight is reached; None of nothing.
 
-    Where nothing has weight, all weigh the same.
+    Args:
+        entries: (value, weight, whether it counts where nobody has weight).
+        upper: Take the smallest value at or below which lies more than half of the weight; else half of it or more.
     """
-    known = sorted(pairs)
-    if not known:
-        return None
-    if not any(w for _, w in known):
-        known = [(value, 1) for value, _ in known]
-    total, below = sum(w for _, w in known), 0
-    for value, weight in known:
+    known = sorted(entries)
+    if not any(weight for _, weight, _ in known):
+        known = [(value, 1, True) for value, _, counts in known if counts]
+    total, below = sum(weight for _, weight, _ in known), 0
+    for value, weight, _ in known:
         below += weight
-        if 2 * below >= total:
+        if 2 * below > total or (2 * below == total and not upper):
             return value
-    raise AssertionError("a weighted list has a median")
+    return None
+
+
+def lower_median(values: Iterable[int]) -> int | None:
+    """The smallest value at or below which lie half of the values or more; None of nothing."""
+    return weighted_median((value, 1, True) for value in values)
 
 
 def settle(
@@ -143,22 +151,21 @@ def settle(
     weight = [1 if number == 1 else s.reputation for s in standings]
     scores: list[int | None] = [None] * n
     asymmetry: list[int | None] = [None] * n
+    known = [number == 1 or s.scored for s in standings]
     for j in submitted:
-        scores[j] = lower_median((row[j], weight[i]) for i, row in grades.items() if i != j)
+        scores[j] = weighted_median(((row[j], weight[i], known[i]) for i, row in grades.items() if i != j), upper=True)
         if len(active) == 1:
             scores[j] = 100  # a lone node has nobody to grade it
     for i, row in grades.items():
-        asymmetry[i] = lower_median((abs(row[j] - grades[j][i]), weight[j]) for j in grades if j != i)
-    m0 = lower_median((s, 1) for s in scores if s is not None)
+        asymmetry[i] = weighted_median((abs(row[j] - grades[j][i]), weight[j], known[j]) for j in grades if j != i)
+    m0 = lower_median(s for i, s in enumerate(scores) if s is not None and known[i])
     strong = m0 is not None and m0 >= (rules.strong_early if early else rules.strong_late)
     after = list(standings)
     for i in sorted(active):
         missed = i not in submitted or i not in grades
-        after[i] = _judge(
-            rules, standings[i], scores[i], asymmetry[i], strong=strong, missed=missed, submitted=i in submitted
-        )
+        after[i] = _judge(rules, standings[i], scores[i], asymmetry[i], strong=strong, missed=missed)
 
-    middle = lower_median((after[i].reputation, 1) for i in active if after[i].scored) or 0
+    middle = lower_median(after[i].reputation for i in active if known[i] and after[i].scored) or 0
     low, flagged, excluded = set(), set(), set()
     for i in sorted(active):
         now = after[i]
@@ -183,17 +190,14 @@ def settle(
     )
 
 
-def _judge(
-    rules: Rules, old: Standing, score: int | None, skew: int | None, *, strong: bool, missed: bool, submitted: bool
-) -> Standing:
+def _judge(rules: Rules, old: Standing, score: int | None, skew: int | None, *, strong: bool, missed: bool) -> Standing:
     """A node's reputation and hard faults after a settlement."""
     value = 0 if missed else score
     if strong and skew is not None and skew > rules.asymmetry:
         value = 0
     reputation, scored = old.reputation, old.scored
     if value is not None and not scored:
-        if submitted:
-            reputation, scored = 100 * value, True
+        reputation, scored = 100 * value, True
     elif value is not None and (strong or missed or score == 0):
         reputation = (rules.keep * reputation + (100 - rules.keep) * 100 * value) // 100
     hard = old.hard if score is None else (min(old.hard + 1, 255) if score == 0 else 0)

@@ -220,7 +220,7 @@ class FederatedRounds(TaskLog):
         return self._once(
             account,
             self._contract.functions.conclude(*digests),
-            lambda: self._log.find("Concluded", node=node),
+            lambda: self._conclusions().get(node),
             {"model": digests[0], "report": digests[1]},
         )
 

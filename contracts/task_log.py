@@ -182,10 +182,17 @@ class TaskLog:
         return None if entry is None else settlement_of(entry)
 
     def conclusions(self) -> dict[int, tuple[bytes, bytes]]:
-        """What nodes stated at the end: digests of the final model and of the report."""
-        return {
-            int(e.args["node"]): (bytes(e.args["model"]), bytes(e.args["report"])) for e in self._log.all("Concluded")
-        }
+        """What nodes stated at the end, and no rollback has taken back: digests of final model and report."""
+        return {i: (bytes(e.args["model"]), bytes(e.args["report"])) for i, e in self._conclusions().items()}
+
+    def _conclusions(self) -> dict[int, Entry]:
+        found: dict[int, Entry] = {}
+        for entry in self._log.all("Concluded", "RolledBack"):
+            if entry.name == "RolledBack":
+                found.clear()
+            else:
+                found[int(entry.args["node"])] = entry
+        return found
 
     def entries(self) -> list[Entry]:
         """Everything that the contract logged, in order."""

@@ -11,7 +11,7 @@ from contracts.packing import commitment
 from contracts.records import Phase
 from contracts.task_log import NO_GRADE, settlement_of, submission_of
 from runner.audit.checks import Findings
-from runner.audit.settlement import check_settlement
+from runner.audit.settlement import check_settlement, record_of
 from runner.audit.task_state import Event, Registration, Round, TaskState
 
 CAUSES: dict[str, tuple[str, dict[str, str]]] = {
@@ -29,6 +29,13 @@ CAUSES: dict[str, tuple[str, dict[str, str]]] = {
     "Withdrawn": ("withdraw", {}),
 }
 """Event -> the function that logs it first, and which of its arguments stand in which of the event's."""
+
+MOST_NODES = 255
+"""MAX_NODES of FederatedRounds.sol."""
+
+UNTOLD = "the node behind --chain leaves out the signature: who sent it, and what it said, is that node's word"
+ELSEWHERE = "the contract was called by another contract: who did that is not in the signature"
+"""Why who did something, and what, cannot be found out."""
 
 WORDS = {
     "register": "registers",
@@ -85,13 +92,17 @@ class Deeds:
         """That the account of a node signed the transaction."""
         account = state.accounts[node] if 0 <= node < len(state.accounts) else None
         sender = self.sender(call)
-        id_ = f"{subject}/sender/{call.tx}"
-        claim = f"node {node} itself {_doing(call)}"
+        self._by(
+            call, sender is not None and sender == account, f"{subject}/sender/{call.tx}",
+            f"node {node} itself {_doing(call)}", f"it is signed by {sender}, not by the node's account {account}",
+        )  # fmt: skip
+
+    def _by(self, call: Call, holds: bool, id_: str, claim: str, reason: str) -> None:
+        """A statement that rests on who signed the transaction, or on what it says or pays."""
         if call.to != self.address:
-            self.findings.skipped(id_, claim, "the contract was called by another contract", call.tx)
-            return
-        reason = f"it is signed by {sender}, not by the node's account {account}"
-        self.findings.test(sender is not None and sender == account, id_, claim, reason, call.tx)
+            self.findings.withheld(id_, claim, ELSEWHERE, call.tx)
+        else:
+            self.findings.told(holds, call.signed is not None, id_, claim, reason, UNTOLD, call.tx)
 
     # -- what nodes do ------------------------------------------------------------------------------------------------
 
@@ -99,24 +110,28 @@ class Deeds:
         node, account = int(entry.args["node"]), str(entry.args["account"])
         id_ = f"registration/{node}"
         allowed = state.node_of(account)
+        fresh = not state.spec.nodes and allowed is None and len(state.accounts) < MOST_NODES
+        number = len(state.accounts) if fresh else allowed  # by the rules, whatever the log says
         if state.spec.nodes:
             self.findings.test(allowed == node, f"{id_}/allowed", f"node {node} is on the task's allow-list",
                                f"{account} is not number {node} of it", call.tx)  # fmt: skip
         else:
-            self.findings.test(allowed is None and node == len(state.accounts), f"{id_}/allowed",
+            self.findings.test(fresh and node == number, f"{id_}/allowed",
                                f"node {node} has the next free number", "it has another, or registered before",
                                call.tx)  # fmt: skip
         self.findings.test(node not in state.registered and state.ended is None, f"{id_}/once",
                            f"node {node} registers once, while the task goes on",
                            "it had registered before, or the task had ended", call.tx)  # fmt: skip
-        self.findings.test(call.to != self.address or call.value == state.spec.deposit, f"{id_}/deposit",
-                           f"node {node} pays the deposit of {state.spec.deposit} wei", f"it paid {call.value}",
-                           call.tx)  # fmt: skip
+        self._by(call, call.value == state.spec.deposit, f"{id_}/deposit",
+                 f"node {node} pays the deposit of {state.spec.deposit} wei", f"it paid {call.value}")  # fmt: skip
+        sender = self.sender(call)
+        self._by(call, sender == account, f"registration/sender/{call.tx}", f"node {node} itself registers",
+                 f"it is signed by {sender}, not by the node's account {account}")  # fmt: skip
+        if number is None or number in state.registered or state.ended is not None:
+            return []
         key = bytes(entry.args["signingKey"])
-        registration = Registration(node, account, bytes(entry.args["exchangeKey"]), key if any(key) else None)
-        events = state.register(registration, call.time) if 0 <= node < 255 else []
-        self._by_node(call, node, state, "registration")
-        return events
+        registration = Registration(number, account, bytes(entry.args["exchangeKey"]), key if any(key) else None)
+        return state.register(registration, call.time)
 
     def _proposed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         node = int(entry.args["node"])
@@ -128,10 +143,15 @@ class Deeds:
             "it had not registered, or had stated one before",
             call.tx,
         )
+        if node not in state.registered or node in state.proposals:
+            return []
         return state.propose(node, bytes(entry.args["digest"]), call.time)
 
-    def _in_phase(self, call: Call, entry: Entry, state: TaskState, wanted: Phase) -> Round:
-        """The round that an entry is of, and that this was open, and in its phase."""
+    def _in_phase(self, call: Call, entry: Entry, state: TaskState, wanted: Phase) -> Round | None:
+        """The round that an entry is of, and that this was open, and in its phase.
+
+        None where there is no such round, or who did it takes no part in it: that is told, and the deed is ignored.
+        """
         number, node = int(entry.args["round"]), entry.args.get("node")
         phase, open_ = state.phase(call.time), state.open
         who = f", node {node}" if node is not None else ""
@@ -149,24 +169,22 @@ class Deeds:
         )
         if node is not None:
             self._by_node(call, int(node), state, "rounds")
-        if open_ is not None and open_.number == number:
-            round_ = open_
-        else:
-            round_ = state.rounds.setdefault(
-                number, Round(number, state.base, frozenset(state.registered), len(state.accounts), call.time)
-            )
-        if node is not None:
-            self.findings.test(
-                int(node) in round_.active,
-                f"rounds/{number}/{entry.name}/{node}/active",
-                f"round {number}, node {node}: takes part in the round",
-                "it was not among those who may",
-                call.tx,
-            )
-        return round_
+        round_ = state.rounds.get(number)
+        if round_ is None or node is None:
+            return round_
+        takes_part = self.findings.test(
+            int(node) in round_.active,
+            f"rounds/{number}/{entry.name}/{node}/active",
+            f"round {number}, node {node}: takes part in the round",
+            "it was not among those who may",
+            call.tx,
+        )
+        return round_ if takes_part else None
 
     def _submitted(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         round_ = self._in_phase(call, entry, state, Phase.SUBMIT)
+        if round_ is None:
+            return []
         node = int(entry.args["node"])
         try:
             submission = submission_of(entry)
@@ -191,6 +209,8 @@ class Deeds:
 
     def _committed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         round_ = self._in_phase(call, entry, state, Phase.COMMIT)
+        if round_ is None:
+            return []
         node = int(entry.args["node"])
         self._once(call, entry, node not in round_.commitments)
         self.findings.test(
@@ -205,10 +225,12 @@ class Deeds:
 
     def _revealed(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         round_ = self._in_phase(call, entry, state, Phase.REVEAL)
+        if round_ is None:
+            return []
         number, node, row = round_.number, int(entry.args["node"]), bytes(entry.args["grades"])
         self._once(call, entry, node not in round_.rows)
         salt = bytes(entry.args["salt"])
-        fits = 0 <= node < 255 and (commitment(self.address, number, node, salt, row) == round_.commitments.get(node))
+        fits = commitment(self.address, number, node, salt, row) == round_.commitments.get(node)
         self.findings.test(
             fits,
             f"grades/{number}/{node}/commitment",
@@ -234,18 +256,19 @@ class Deeds:
 
     def _settled(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         round_ = self._in_phase(call, entry, state, Phase.SETTLE)
+        if round_ is None:
+            return []
         sender = self.sender(call)
         node = None if sender is None else state.node_of(sender)
-        if call.to == self.address:
-            self.findings.test(
-                node is not None and node in state.registered, f"settlements/{round_.number}/sender",
-                f"round {round_.number}: a registered node settles it", f"{sender} is none", call.tx,
-            )  # fmt: skip
-        round_.record = settlement_of(entry)
+        self._by(call, node is not None and node in state.registered, f"settlements/{round_.number}/sender",
+                 f"round {round_.number}: a registered node settles it", f"{sender} is none")  # fmt: skip
         if round_ is not state.open:
             return []
+        record = settlement_of(entry)
         settled, events = state.settle(round_, call.time)
-        check_settlement(self.findings, round_, round_.record, settled)
+        check_settlement(self.findings, round_, record, settled)
+        whole = all(len(part) == round_.known for part in (record.scores, record.asymmetry, record.reputation))
+        round_.record = record if whole else record_of(settled, record)
         return events
 
     # -- rollback and the end -----------------------------------------------------------------------------------------
@@ -264,14 +287,15 @@ class Deeds:
             or target > state.base
             or (target == state.base and not spent)
             or (target != 0 and target not in state.counted),
-            "nodes had concluded": bool(state.conclusions),
         }
         wrong = [reason for reason, holds in reasons.items() if holds]
+        there = target == 0 or target in state.counted
         self.findings.test(
             not wrong, f"rollbacks/{call.tx}/allowed", f"node {node} may vote to go on from round {target}",
             "; ".join(wrong), call.tx,
         )  # fmt: skip
-        voters.add(node)
+        if node in state.registered:
+            voters.add(node)
         rolls = state.rolls_back(voters)
         logged = any(other.name == "RolledBack" for other in call.entries)
         self.findings.test(
@@ -281,7 +305,8 @@ class Deeds:
             f"the log has it go back with the votes of {sorted(voters)}" if logged else "the log does not go back",
             call.tx,
         )  # fmt: skip
-        return state.roll_back(target, call.time) if logged else []
+        # Nothing goes on from a round that does not count: the log would lead in a circle, or nowhere.
+        return state.roll_back(target, call.time) if logged and there else []
 
     def _concluded(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         node = int(entry.args["node"])
@@ -293,6 +318,8 @@ class Deeds:
             "the task goes on, or it had stated them before",
             call.tx,
         )
+        if node not in state.registered:
+            return []
         state.conclusions.setdefault(node, (bytes(entry.args["model"]), bytes(entry.args["report"])))
         return []
 
@@ -301,17 +328,19 @@ class Deeds:
         node = None if sender is None else state.node_of(sender)
         may = sender == state.opener or (node is not None and node in state.registered)
         self.findings.test(
-            bool(entry.args["abandoned"]) and state.ended is None and call.time >= due
-            and (may or call.to != self.address),
-            "end/abandoned", "the task is ended as abandoned only when its time is over, by who takes part",
-            f"it was ended at time {call.time} by {sender}; from {due} on it could be", call.tx,
+            bool(entry.args["abandoned"]) and state.ended is None and call.time >= due,
+            "end/abandoned", "the task is ended as abandoned only when its time is over",
+            f"it was ended at time {call.time}; from {due} on it could be", call.tx,
         )  # fmt: skip
+        self._by(call, may, "end/abandoned/sender", "it is ended by who takes part", f"{sender} does not")
         state.end(abandoned=True)
         return []
 
     def _withdrawn(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
         account, amount = str(entry.args["account"]), int(entry.args["amount"])
-        owed = state.owed(account)
+        owed, sender = state.owed(account), self.sender(call)
+        self._by(call, sender == account, f"end/withdrawn/{account}/sender", f"{account} itself withdraws",
+                 f"it is signed by {sender}")  # fmt: skip
         self.findings.test(
             amount == owed and amount > 0, f"end/withdrawn/{account}", f"{account} withdraws what it is owed",
             f"it withdrew {amount} wei, and was owed {owed}", call.tx,

@@ -135,7 +135,7 @@ class TaskState:
             if credits:
                 amount += prize * self.standings[node].credits // credits
         if account == self.opener and not credits:
-            amount += prize
+            amount += self.spec.pool  # never a deposit: nobody is to gain by others' exclusion
         return amount
 
     # -- changed ---------------------------------------------------------------------------------------------------
@@ -187,6 +187,7 @@ class TaskState:
         round_ = self.open
         spent = round_ is not None and bool(round_.submissions)
         self.base = target
+        self.conclusions.clear()  # they were of other models
         for number in self.counted:
             self.rounds[number].void |= number > target
         self.counted = [number for number in self.counted if number <= target]

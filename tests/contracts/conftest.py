@@ -186,7 +186,7 @@ def row(grades: Mapping[int, int], nodes: int) -> bytes:
 def open_task(bank: Bank, count: int, rounds: int = 2, *, extra: int = 0, **fields: Any) -> Play:
     """A task with `count` players on its allow-list; `extra` more accounts are known to the opener only.
 
-    `fields` are TaskSpec's; `nodes=()` opens it to anybody.
+    `fields` are TaskSpec's; `nodes=()` or none at all opens it to anybody, for a deposit of a wei.
     """
     opener, *accounts = bank.accounts(count + extra + 1)
     known = {
@@ -198,5 +198,7 @@ def open_task(bank: Bank, count: int, rounds: int = 2, *, extra: int = 0, **fiel
         "rules": QUICK,
         **fields,
     }
+    if not known["nodes"]:
+        known.setdefault("deposit", 1)
     spec = TaskSpec(**known)
     return Play(bank, opener, accounts, spec, FederatedRounds.deploy(bank.chain, opener, spec))

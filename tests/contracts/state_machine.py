@@ -132,6 +132,8 @@ class TaskMachine(RuleBasedStateMachine):
             strong_early=strong[0], strong_late=strong[1], low_in_a_row=low, hard_in_a_row=hard,
         )  # fmt: skip
         opener, chain = self.world.accounts[NODES], self.world.chain
+        if not known:
+            deposit = deposit or 7  # a task that is open to all takes one
         terms = (b"c" * 32, rounds, least, deposit, tuple(vars(rules).values()))
         call = self.world.factory.constructor(terms, accounts[:known], "machine", "stand-in")
         address = _first_after(opener.address, chain.nonce(opener.address))

@@ -111,7 +111,7 @@ class TaskModel:
             if credits_:
                 amount += prize * self.standings[node].credits // credits_
         if account == self.opener and not credits_:
-            amount += prize
+            amount += self.pool
         return amount
 
     # -- access -----------------------------------------------------------------------------------------------------
@@ -289,8 +289,6 @@ class TaskModel:
         there = target in self.counted | {0} and (target < self.base or (target == self.base and spent))
         if not self.settlements or not there:
             raise Refused("BadTarget", target=target, base=self.base)
-        if self.concluded:
-            raise Refused("WrongPhase", round=0, open=0, phase=int(Phase.ENDED))
         votes = self.votes.setdefault((self.closed, self.base, target), set())
         if node in votes:
             raise Refused("AlreadyVoted", target=target, node=node)
@@ -304,6 +302,7 @@ class TaskModel:
         self.base = target
         if spent:
             self.closed = round_
+        self.concluded = set()
         events.append(("RolledBack", {"round": round_, "target": target, "spent": spent}))
         return events + (self._open_next(now) if round_ else [])
 

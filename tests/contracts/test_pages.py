@@ -77,9 +77,9 @@ def test_who_comes_between_pages_changes_nothing(embedded_bank: Bank) -> None:
 def test_the_256th_node_is_refused(embedded_bank: Bank) -> None:
     game = open_task(embedded_bank, 0, rounds=1, extra=256, min_nodes=255)
     for account in game.accounts[:255]:
-        game.raw(account, "register", b"k" * 32, bytes(32))
+        game.raw(account, "register", b"k" * 32, bytes(32), value=1)
     with pytest.raises(ContractRevert) as caught:
-        game.raw(game.accounts[255], "register", b"k" * 32, bytes(32))
+        game.raw(game.accounts[255], "register", b"k" * 32, bytes(32), value=1)
     assert (caught.value.name, caught.value.args_) == ("BadNodeCount", {"given": 256, "most": 255})
     # The last one is a node like any other.
     assert game.view("indexOf", game.accounts[254].address) == 254

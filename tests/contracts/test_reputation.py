@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from contracts.reputation import Rules, Settlement, Standing, lower_median, settle
+from contracts.reputation import Rules, Settlement, Standing, settle, weighted_median
 from tests.contracts.conftest import QUICK, Bank, Play, all_grades, open_task
 
 Row = dict[int, int]
@@ -20,26 +20,72 @@ GENERATE = (Phase.explicit, Phase.generate)
 a_grade = st.one_of(st.sampled_from([0, 1, 35, 50, 70, 99, 100]), st.integers(0, 100))
 
 
-def brute_median(pairs: Sequence[tuple[int, int]]) -> int | None:
+def brute_median(pairs: Sequence[tuple[int, int]], *, upper: bool = False) -> int | None:
     """By its definition, a value at a time."""
     if not pairs:
         return None
     if sum(weight for _, weight in pairs) == 0:
         pairs = [(value, 1) for value, _ in pairs]
-    total = sum(weight for _, weight in pairs)
+    total = sum(weight for _, weight in pairs) + upper  # integers: more than half is at least half of one more
     return min(v for v, _ in pairs if 2 * sum(w for u, w in pairs if u <= v) >= total)
 
 
-@given(st.lists(st.tuples(a_grade, st.one_of(st.just(0), st.integers(0, 10_000))), max_size=12))
-def test_the_lower_median_is_the_one_of_its_definition(pairs: list[tuple[int, int]]) -> None:
-    assert lower_median(pairs) == brute_median(pairs)
+@given(st.lists(st.tuples(a_grade, st.one_of(st.just(0), st.integers(0, 10_000))), max_size=12), st.booleans())
+def test_the_median_is_the_one_of_its_definition(pairs: list[tuple[int, int]], upper: bool) -> None:
+    assert weighted_median(((v, w, True) for v, w in pairs), upper=upper) == brute_median(pairs, upper=upper)
 
 
-def test_half_of_the_weight_is_enough() -> None:
-    assert lower_median([(9, 1), (3, 1)]) == 3
-    assert lower_median([(9, 2), (3, 1)]) == 9
-    assert lower_median([(9, 0), (3, 0), (5, 0)]) == 5
-    assert lower_median([]) is None
+def test_half_of_the_weight() -> None:
+    assert weighted_median([(9, 1, True), (3, 1, True)]) == 3
+    assert weighted_median([(9, 1, True), (3, 1, True)], upper=True) == 9
+    assert weighted_median([(9, 2, True), (3, 1, True)]) == 9
+    assert weighted_median([(9, 0, True), (3, 0, True), (5, 0, True)]) == 5
+    assert weighted_median([(9, 0, True), (3, 0, False), (5, 0, False)]) == 9
+    assert weighted_median([(3, 0, False)]) is None
+    assert weighted_median([]) is None
+
+
+def hostile_majority(n: int, hostile: int, rounds: int = 4) -> tuple[set[int], int]:
+    """Hostile nodes give 0 to all others and 100 to each other, honest ones 90 and 10: who is out, what they earn."""
+    bad = set(range(hostile))
+    standings, active = [Standing()] * n, set(range(n))
+    for number in range(1, rounds + 1):
+        grades = {
+            i: {j: (100 if j in bad else 0) if i in bad else (10 if j in bad else 90) for j in active if j != i}
+            for i in active
+        }
+        found = settle(Rules(), number, standings, active=active, submitted=active, grades=grades)
+        standings, active = list(found.standings), active - found.excluded
+    return set(range(n)) - active, sum(standings[i].credits for i in bad)
+
+
+@pytest.mark.parametrize(("n", "hostile"), [(3, 1), (4, 1), (5, 1), (5, 2), (7, 3), (9, 4), (10, 4)])
+def test_a_minority_that_grades_all_others_zero_excludes_nobody_but_itself(n: int, hostile: int) -> None:
+    assert hostile_majority(n, hostile) == (set(range(hostile)), 0)
+
+
+def test_newcomers_neither_judge_nor_shift_what_is_usual() -> None:
+    before = [Standing(reputation=8000, scored=True)] * 4 + [Standing()] * 5
+    praise = {i: {j: 30 if (i < 4) != (j < 4) or j >= 4 else 80 for j in range(9) if j != i} for i in range(9)}
+    found = settle(Rules(), 5, before, active=range(9), submitted=range(9), grades=praise)
+    assert found.strong
+    assert found.scores[:4] == (80, 80, 80, 80)
+    # Also where the others have lost all their reputation: in round 1 nobody came.
+    gone = settle(Rules(), 1, [Standing()] * 3, active=range(3), submitted=(), grades={}).standings
+    assert [s.reputation for s in gone] == [0, 0, 0]
+    everybody = {i: {j: 0 if i >= 3 and j < 3 else 90 for j in range(7) if j != i} for i in range(7)}
+    found = settle(Rules(), 2, [*gone, *[Standing()] * 4], active=range(7), submitted=range(7), grades=everybody)
+    assert found.scores[:3] == (90, 90, 90)
+
+
+def test_who_never_comes_is_excluded_in_time() -> None:
+    rules, standings, active = Rules(), [Standing()] * 4, set(range(4))
+    for number in range(1, 6):
+        present = active - {3}
+        grades = {i: {j: 90 for j in present if j != i} for i in present}
+        found = settle(rules, number, standings, active=active, submitted=present, grades=grades)
+        standings, active = list(found.standings), active - found.excluded
+    assert active == {0, 1, 2}
 
 
 @dataclass(frozen=True)
@@ -96,7 +142,7 @@ def test_scores_and_asymmetry_are_those_of_the_formula(
     found = settle(rules, 2, standings, active=range(n), submitted=first.submitted, grades=grades)
     for j in range(n):
         given_to = [(grades[i][j], reputations[i]) for i in grades if i != j and j in first.submitted]
-        assert found.scores[j] == (100 if n == 1 and j in first.submitted else brute_median(given_to))
+        assert found.scores[j] == (100 if n == 1 and j in first.submitted else brute_median(given_to, upper=True))
         apart = [(abs(grades[j][i] - grades[i][j]), reputations[i]) for i in grades if i != j and j in grades]
         assert found.asymmetry[j] == brute_median(apart)
     known = [(score, 1) for score in found.scores if score is not None]
@@ -233,5 +279,5 @@ def test_a_round_that_nobody_submitted_to_is_settled_too(bank: Bank) -> None:
     nobody = Round(frozenset(), frozenset(), tuple([(0,) * 3] * 3))
     first, second = play(game, [nobody, everybody([(80,) * 3] * 3)])
     assert not first.strong
-    assert [s.scored for s in first.standings] == [False] * 3
-    assert [s.reputation for s in second.standings] == [8000] * 3
+    assert [(s.scored, s.reputation) for s in first.standings] == [(True, 0)] * 3
+    assert [s.reputation for s in second.standings] == [30 * 8000 // 100] * 3

@@ -184,6 +184,7 @@ REFUSED: list[tuple[str, Act, dict[str, object]]] = [
     # set-up
     ("EmptyKey", task("register", Z, Z), {}),
     ("AlreadyRegistered", task("register", D, Z, after="registered"), {"node": 0}),
+    ("BadDeposit", opened(0), {"given": 0, "want": 1}),
     ("BadDeposit", task("register", D, Z, value=1), {"given": 1, "want": 0}),
     ("BadDeposit", task("register", D, Z, deposit=5), {"given": 0, "want": 5}),
     ("BadDeposit", task("register", D, Z, value=6, deposit=5), {"given": 6, "want": 5}),
@@ -309,14 +310,14 @@ def test_a_task_from_end_to_end(bank: Bank) -> None:
         assert contract.settlement(round_) is None
         contract.settle(game.accounts[2], round_)
         assert contract.settled_rounds() == round_
-    # Round 1, all equal: lower medians 70, 50, 60. Round 2, weighted by them: the heavier grader of each wins, or the
-    # lower of two of whom neither holds more than half.
+    # Round 1, all equal: upper medians 80, 70, 100. Round 2, weighted by them: of two graders the one with more than
+    # half of the weight wins.
     first, second = contract.settlement(1), contract.settlement(2)
     assert first is not None
     assert second is not None
-    assert (first.scores, first.reputation, first.strong) == ((70, 50, 60), (7000, 5000, 6000), True)
-    assert second.scores == (70, 50, 100)
-    assert second.reputation == (7000, 5000, (70 * 6000 + 30 * 10_000) // 100)
+    assert (first.scores, first.reputation, first.strong) == ((80, 70, 100), (8000, 7000, 10_000), True)
+    assert second.scores == (70, 70, 100)
+    assert second.reputation == ((70 * 8000 + 30 * 7000) // 100, 7000, 10_000)
     assert first.asymmetry == (30, 10, 10)
     assert contract.reputation() == list(second.reputation)
     assert [n.reputation for n in contract.nodes()] == contract.reputation()
