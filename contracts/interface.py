@@ -78,6 +78,47 @@ def decode_log(topics: tuple[bytes, ...], data: bytes, tx: str, block: int, inde
     return Entry(event["name"], {part["name"]: found[part["name"]] for part in event["inputs"]}, tx, block, index)
 
 
+@cache
+def _constructor() -> tuple[bytes, list[dict[str, Any]]]:
+    """The code that makes the contract, and what its constructor takes."""
+    inputs = next(item["inputs"] for item in load_artefact()["abi"] if item["type"] == "constructor")
+    return bytes.fromhex(load_artefact()["bytecode"][2:]), inputs
+
+
+def encode_opening(args: Mapping[str, Any]) -> bytes | None:
+    """The data of the transaction that makes the contract with the arguments of this name; None where none fits."""
+    from eth_abi.abi import encode
+    from eth_abi.exceptions import EncodingError
+
+    code, inputs = _constructor()
+    try:
+        return code + encode([_type(part) for part in inputs], [_unnamed(part, args[part["name"]]) for part in inputs])
+    except (EncodingError, KeyError, TypeError, ValueError):
+        return None
+
+
+def decode_opening(data: bytes) -> dict[str, Any] | None:
+    """What a task was opened with, by the data of the transaction that made its contract; None where it is another."""
+    from eth_abi.abi import decode
+    from eth_abi.exceptions import DecodingError
+
+    code, inputs = _constructor()
+    if not data.startswith(code):
+        return None
+    try:
+        values = decode([_type(part) for part in inputs], data[len(code) :])
+    except (DecodingError, OverflowError, UnicodeDecodeError):
+        return None
+    return {part["name"]: _named(part, value) for part, value in zip(inputs, values, strict=True)}
+
+
+def _unnamed(part: Mapping[str, Any], value: Any) -> Any:
+    """A value with structs as tuples, in the order of their fields."""
+    if part["type"] == "tuple":
+        return tuple(_unnamed(c, value[c["name"]]) for c in part["components"])
+    return value
+
+
 def decode_call(data: bytes) -> tuple[str, dict[str, Any]] | None:
     """The contract's function that calldata call, and the arguments by name; None where it is none of them."""
     from eth_abi.abi import decode

@@ -28,9 +28,11 @@ class Audit:
     findings: Findings
 
     @property
-    def sound(self) -> bool:
-        """Whether nothing is false."""
-        return not self.findings.of("false")
+    def sound(self) -> bool | None:
+        """False where something is; None where nothing is, but the record keeps statements from being checked."""
+        if self.findings.of("false"):
+            return False
+        return None if any(check.withheld for check in self.findings) else True
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -39,6 +41,7 @@ class Audit:
             "run": self.run,
             **self.where,
             "sound": self.sound,
+            "not_checked": len(self.findings.of("not checked")),
             "counts": self.findings.counts(),
             "checks": [check.to_dict() for check in self.findings],
         }

@@ -41,6 +41,8 @@ class Check:
             "not checked" could be checked with what is missing here.
         reason: Why it is false, only attested, or not checked.
         where: Where it stands: a transaction, a CID, a file.
+        withheld: It is not checked because of the record itself, or of what its keeper does not tell: nothing that
+            the reader could add would do, and a lie could hide there.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Check:
     verdict: Verdict
     reason: str = ""
     where: str = ""
+    withheld: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -59,6 +62,7 @@ class Check:
             "verdict": self.verdict,
             "reason": self.reason,
             "where": self.where,
+            "withheld": self.withheld,
         }
 
 
@@ -88,6 +92,20 @@ class Findings:
         """Note a statement that cannot be checked with what is here."""
         self._add(id_, claim, "not checked", reason, where)
 
+    def withheld(self, id_: str, claim: str, reason: str, where: str = "") -> None:
+        """Note a statement that the record itself keeps from being checked: with it the audit is not whole."""
+        self._add(id_, claim, "not checked", reason, where, withheld=True)
+
+    def told(self, agrees: bool, id_: str, claim: str, reason: str, where: str = "", *, doubt: str) -> None:
+        """Note a statement as `test` does; with a `doubt` it rests on somebody's word, and is not checked for that.
+
+        A word that contradicts itself is false all the same.
+        """
+        if doubt and agrees:
+            self.withheld(id_, claim, doubt, where)
+        else:
+            self.test(agrees, id_, claim, reason, where)
+
     def counts(self) -> dict[str, dict[Verdict, int]]:
         """How many statements of each verdict there are, by subject."""
         out: dict[str, dict[Verdict, int]] = {}
@@ -102,8 +120,8 @@ class Findings:
         found = [check for check in self.checks if check.verdict == verdict]
         return sorted(found, key=lambda check: SUBJECTS.index(check.subject))
 
-    def _add(self, id_: str, claim: str, verdict: Verdict, reason: str, where: str) -> None:
+    def _add(self, id_: str, claim: str, verdict: Verdict, reason: str, where: str, *, withheld: bool = False) -> None:
         subject = id_.partition("/")[0]
         if subject not in SUBJECTS:
             raise ValueError(f"an audit has no subject {subject!r}")
-        self.checks.append(Check(id_, subject, claim, verdict, reason, where))
+        self.checks.append(Check(id_, subject, claim, verdict, reason, where, withheld))

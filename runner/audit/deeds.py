@@ -102,7 +102,7 @@ class Deeds:
         if call.to != self.address:
             self.findings.withheld(id_, claim, ELSEWHERE, call.tx)
         else:
-            self.findings.told(holds, call.signed is not None, id_, claim, reason, UNTOLD, call.tx)
+            self.findings.told(holds, id_, claim, reason, call.tx, doubt=doubt(call))
 
     # -- what nodes do ------------------------------------------------------------------------------------------------
 
@@ -347,6 +347,11 @@ class Deeds:
         )  # fmt: skip
         state.withdrawn[account] = amount
         return []
+
+
+def doubt(call: Call) -> str:
+    """Why who sent a transaction, and what it says, is only told; empty where it is signed."""
+    return UNTOLD if call.signed is None else ""
 
 
 def _doing(call: Call, entry: Entry | None = None) -> str:

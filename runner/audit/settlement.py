@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts.records import SettlementRecord
 from contracts.reputation import Settlement
 from runner.audit.checks import Findings
@@ -38,6 +40,20 @@ def check_settlement(findings: Findings, round_: Round, record: SettlementRecord
             _differ(logged, computed),
             record.tx,
         )
+
+
+def record_of(settled: Settlement, log: SettlementRecord) -> SettlementRecord:
+    """What the log ought to say of a settlement, at the place where it stands."""
+    return replace(
+        log,
+        scores=settled.scores,
+        asymmetry=settled.asymmetry,
+        strong=settled.strong,
+        reputation=tuple(standing.reputation for standing in settled.standings),
+        low=settled.low,
+        flagged=settled.flagged,
+        excluded=settled.excluded,
+    )
 
 
 def _differ(logged: object, computed: object) -> str:

@@ -53,12 +53,28 @@ def show_audit(audit: Audit) -> None:
             emit(Text(_sentence(check)))
         if len(false) > MOST:
             emit(Text(f"... and {len(false) - MOST} more (--json has all)"))
-    for check in audit.findings.of("not checked"):
+    unchecked = audit.findings.of("not checked")
+    for check in unchecked[:MOST]:
         emit(Text(_printable(f"Not checked: {check.claim}: {check.reason}"), style="yellow"))
+    if len(unchecked) > MOST:
+        emit(Text(f"... and {len(unchecked) - MOST} more (--json has all)"))
     if totals["attested"]:
         emit(Text("Attested: on the record under its author's key, but resting on what only the author has (--json)."))
-    told = f"{len(false)} statements are false." if len(false) != 1 else "One statement is false."
-    emit(Text(told if false else "Nothing is false.", style="bold red" if false else "bold green"))
+    emit(Text(_verdict(audit), style="bold green" if audit.sound else "bold red"))
+
+
+def _verdict(audit: Audit) -> str:
+    """The last line: what is false, and how much was not checked."""
+    false, unchecked = len(audit.findings.of("false")), len(audit.findings.of("not checked"))
+    withheld = sum(check.withheld for check in audit.findings)
+    left = f"{unchecked} statements were not checked" if unchecked != 1 else "one statement was not checked"
+    if audit.sound is None:
+        kept = "all of them" if withheld == unchecked else f"{withheld} of them"
+        kept = "it" if unchecked == 1 else kept
+        return f"This cannot be audited: {left}, and the record itself keeps {kept} from being checked."
+    told = "Nothing is false" if audit.sound else "One statement is false"
+    told = f"{false} statements are false" if false > 1 else told
+    return f"{told}; {left}." if unchecked else f"{told}."
 
 
 def show_story(history: History, told: Sequence[Mapping[str, Any]]) -> None:

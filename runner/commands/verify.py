@@ -36,7 +36,7 @@ def verify(
 ) -> None:
     """Check every statement of a run: models, signatures, deadlines, aggregations, grades, reputation, result.
 
-    Exit code 1 if a statement is false.
+    Exit code 1 if a statement is false, 2 if the record itself keeps statements from being checked.
     """
     from circuits.errors import UsageError
     from runner.audit.audit import WithData, audit
@@ -55,7 +55,7 @@ def verify(
     else:
         show_audit(found)
     if not found.sound:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if found.sound is False else 2)
 
 
 def add(app: typer.Typer) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_account import Account
 
+from contracts.build import load_artefact
 from contracts.event_log import Entry
 from contracts.history import Call, History, read_file
 from contracts.records import Phase
+from runner.audit.deeds import Deeds
 from tests.contracts.conftest import all_grades, key, model
 from tests.runner.audit.support import forge, read, replayed, task, told, with_args
 
@@ -166,14 +169,18 @@ def flip(entry: Entry, name: str) -> Entry:
         bytes: lambda v: bytes([v[0] ^ 1]) + v[1:],
         int: lambda v: v ^ 1,
         bool: lambda v: not v,
-        list: lambda v: [v[0] + 1, *v[1:]],
-        str: lambda v: Account.from_key(b"z" * 32).address,
+        list: lambda v: [v[0] + 1 if isinstance(v[0], int) else v[-1], *v[1:]],
+        str: lambda v: Account.from_key(b"z" * 32).address if v.startswith("0x") else "official",
     }[type(value)](value)
     return replace(entry, args={**entry.args, name: changed})
 
 
 LIES = [
     ("TaskOpened", "pool"),
+    ("TaskOpened", "configDigest"),
+    ("TaskOpened", "allowed"),
+    ("TaskOpened", "experiment"),
+    ("TaskOpened", "source"),
     ("NodeRegistered", "node"),
     ("NodeRegistered", "account"),
     ("NodeRegistered", "exchangeKey"),
@@ -250,7 +257,7 @@ def test_grades_changed_in_log_and_transaction_do_not_fit_the_commitment(plain: 
         if call.entries[0].name != "GradesRevealed" or call.entries[0].args["node"] != 0:
             return call
         entry = call.entries[0]
-        grades = bytes([255, 10, 80])
+        grades = bytes([255, 100, 10])
         data = call.data.replace(bytes(entry.args["grades"]), grades)
         changed = replace(call, data=data, entries=(with_args(grades=grades)(entry),))
         return as_told(changed, call.sender)
@@ -323,3 +330,158 @@ def test_a_busy_chain_says_so(tmp_path: Path) -> None:
 
     with task(tmp_path / "chain.sqlite", 2, 1) as play, pytest.raises(LedgerBusy):
         read_file(tmp_path / "chain.sqlite", play.contract.address)
+
+
+# -- the opening ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("minNodes", 1), ("minNodes", 2), ("deposit", 1), ("maxRounds", 3), ("keep", 71), ("warn", 0)]
+)
+def test_the_terms_are_those_that_were_signed(plain: History, name: str, value: int) -> None:
+    def lie(entry: Entry) -> Entry:
+        terms = dict(entry.args["terms"])
+        if name in terms:
+            terms[name] = value
+        else:
+            terms["rules"] = {**terms["rules"], name: value}
+        return with_args(terms=terms)(entry)
+
+    false = told(replayed(forge(plain, "TaskOpened", lie))[0])
+    words = f"terms.{name} differs" if name in ("minNodes", "deposit", "maxRounds") else "terms.rules differs"
+    assert any(words in text for text in false)
+
+
+def test_the_opening_is_held_to_the_value_the_address_and_the_code(plain: History) -> None:
+    call = plain.calls[0]
+
+    def false_of(history: History) -> set[str]:
+        return {check.id for check in replayed(history)[0].of("false")}
+
+    assert "chain/opening/terms" in false_of(replace(plain, calls=(replace(call, value=1), *plain.calls[1:])))
+    stranger = Account.from_key(b"s" * 32).address
+    assert "chain/opening" in false_of(replace(plain, address=stranger))
+    assert "chain/opening/code" in false_of(replace(plain, calls=(replace(call, time=7), *plain.calls[1:])))
+    last = sum(load_artefact()["immutables"][0]) - 1  # a byte that the constructor filled in
+    other = plain.code[:last] + bytes([plain.code[last] ^ 1]) + plain.code[last + 1 :]
+    assert "chain/opening/code" in false_of(replace(plain, code=other))
+    data = call.data[:100] + b"\x00\x00" + call.data[102:]
+    assert "chain/opening/terms" in false_of(replace(plain, calls=(replace(call, data=data), *plain.calls[1:])))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"minNodes": 0}, {"minNodes": 4}, {"maxRounds": 0}, {"maxRounds": 65_536}, {"configDigest": bytes(32)}]
+)
+def test_terms_that_the_contract_refuses_are_told(plain: History, changed: dict[str, Any]) -> None:
+    def lie(entry: Entry) -> Entry:
+        args = {**entry.args, "terms": {**entry.args["terms"], **changed}}
+        args.update({k: v for k, v in changed.items() if k in args})
+        return replace(entry, args=args)
+
+    found = replayed(forge(plain, "TaskOpened", lie))[0]
+    assert "chain/opening/rules" in {check.id for check in found.of("false")}
+
+
+# -- what only a node behind a URL says -------------------------------------------------------------------------------
+
+
+def test_senders_and_contents_that_are_only_told_are_not_checked(plain: History) -> None:
+    signed, _ = replayed(plain)
+    calls = tuple(as_told(call, call.sender) for call in plain.calls)
+    findings, state = replayed(replace(plain, calls=calls))
+    assert told(findings) == []
+    assert state is not None
+    unsure = {check.id for check in findings.of("not checked")}
+    assert all(check.withheld for check in findings.of("not checked"))
+    for check in signed:
+        if "sender" in check.id or "chain/content" in check.id or check.id.startswith("chain/opening"):
+            assert (check.id in unsure) != (check.id in {"chain/opening/rules", "chain/opening/code"}), check.id
+    assert {f"chain/id/{call.tx}" for call in plain.calls} <= unsure
+    # One transaction that was made up.
+    one = (*plain.calls[:-1], replace(calls[-1], tx="0x" + "ab" * 32))
+    findings, _ = replayed(replace(plain, calls=one))
+    assert {check.id.split("/")[-1] for check in findings.of("not checked")} == {"0x" + "ab" * 32}
+
+
+def test_a_transaction_to_another_contract_proves_no_sender(plain: History) -> None:
+    calls = list(plain.calls)
+    calls[-1] = replace(calls[-1], to=Account.from_key(b"s" * 32).address)
+    findings, _ = replayed(replace(plain, calls=tuple(calls)))
+    assert told(findings) == []
+    assert [check.withheld for check in findings.of("not checked")] == [True, True]
+
+
+# -- logs that nobody could have written ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("NodeRegistered", {"node": 2**200}),
+        ("NodeRegistered", {"node": 200}),
+        ("MapProposed", {"node": 2**255}),
+        ("ModelSubmitted", {"node": 200}),
+        ("ModelSubmitted", {"round": 0}),
+        ("ModelSubmitted", {"round": 4_000_000_000}),
+        ("GradesCommitted", {"node": 254}),
+        ("GradesRevealed", {"node": 2**255}),
+        ("GradesRevealed", {"round": 0}),
+        ("GradesRevealed", {"grades": b""}),
+        ("RoundSettled", {"reputation": []}),
+        ("RoundSettled", {"scores": b"", "asymmetry": b""}),
+        ("RoundSettled", {"reputation": [1] * 300}),
+        ("RoundSettled", {"round": 9}),
+        ("Concluded", {"node": 2**255}),
+    ],
+)
+def test_numbers_out_of_range_are_told_and_the_play_goes_on(plain: History, name: str, changed: dict[str, Any]) -> None:
+    findings, state = replayed(forge(plain, name, with_args(**changed)))
+    assert told(findings)
+    assert state is not None
+    assert not [check for check in findings if check.id.startswith("chain/event")]
+    assert len(state.registered) == 3
+    assert all(len(r.record.reputation) == 3 for r in state.rounds.values() if r.record is not None)
+    assert set().union(*(r.submissions for r in state.rounds.values())) <= {0, 1, 2}
+
+
+def test_an_event_that_breaks_the_play_is_one_false_statement(plain: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError(200)
+
+    monkeypatch.setattr(Deeds, "_concluded", broken)
+    findings, state = replayed(plain)
+    assert [c.id.rpartition("/")[0] for c in findings.of("false")] == ["chain/event"] * 3
+    assert state is not None
+    assert state.counted == [1, 2]
+
+
+@pytest.mark.parametrize("target", [2, 99])
+def test_a_rollback_to_a_round_that_does_not_count_is_told_and_ignored(plain: History, target: int) -> None:
+    calls = list(plain.calls)
+    i = [n for n, c in enumerate(calls) if c.entries and c.entries[0].name == "ModelSubmitted"][3]
+    call = calls[i]
+    calls[i] = replace(
+        call,
+        entries=(
+            Entry("RollbackVoted", {"round": 2, "node": 0, "target": target}, call.tx, call.block, 0),
+            Entry("RolledBack", {"round": 2, "target": target, "spent": False}, call.tx, call.block, 1),
+            Entry("RoundOpened", {"round": 2, "base": target, "active": 7}, call.tx, call.block, 2),
+        ),
+    )
+    findings, state = replayed(replace(plain, calls=tuple(calls)))
+    assert f"rollbacks/{call.tx}/allowed" in {check.id for check in findings.of("false")}
+    assert state is not None
+    assert all(round_.base < round_.number for round_ in state.rounds.values())
+    assert state.base in state.rounds
+
+
+def test_who_withdraws_is_who_signed(tmp_path: Path) -> None:
+    with task(tmp_path / "chain.sqlite", 2, 1, pool=1000) as play:
+        play.agree()
+        play.round(1)
+        play.contract.withdraw(play.accounts[0])
+    history = read(tmp_path / "chain.sqlite", play)
+    assert told(replayed(history)[0]) == []
+    other = play.accounts[1].address
+    false = told(replayed(forge(history, "Withdrawn", with_args(account=other)))[0])
+    assert any(f"{other} itself withdraws" in text for text in false)
