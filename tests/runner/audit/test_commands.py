@@ -58,7 +58,7 @@ def test_chain_show_tells_every_transaction(folder: Path) -> None:
     assert "registers as node 1" in lines[4]
     assert "the feature map is agreed; round 1 opens from the common start for nodes 0-2" in lines[8]
     assert "round 2: grades 0:90 2:85" in shown.stdout
-    assert "round 2 is settled, strong, reputation 0:80 1:80 2:80; the task has ended" in lines[-2]
+    assert "round 2 is settled, strong, reputation 0:83 1:80 2:81.5; the task has ended" in lines[-2]
     told_ = json.loads(called("chain", "show", folder, "--json").stdout)
     assert [row["block"] for row in told_] == list(range(1, 28))
     assert {row["who"] for row in told_} == {"opener", "node 0", "node 1", "node 2"}
@@ -93,7 +93,7 @@ def test_chain_export_can_be_checked_with_any_library(folder: Path, tmp_path: Pa
     assert [t["function"] for t in body["transactions"][:2]] == [None, "register"]
     assert [e["name"] for e in body["transactions"][6]["events"]] == ["MapProposed", "MapAgreed", "RoundOpened"]
     settled = body["transactions"][-1]["events"][0]
-    assert settled["arguments"]["reputation"] == [8000, 8000, 8000]
+    assert settled["arguments"]["reputation"] == [8300, 8000, 8150]
     parent = None
     for block in body["blocks"]:
         header = Header.read(bytes.fromhex(block["header"][2:]))

@@ -363,7 +363,7 @@ def test_the_opening_is_held_to_the_value_the_address_and_the_code(plain: Histor
     assert "chain/opening" in false_of(replace(plain, address=stranger))
     assert "chain/opening/code" in false_of(replace(plain, calls=(replace(call, time=7), *plain.calls[1:])))
     last = sum(load_artefact()["immutables"][0]) - 1  # a byte that the constructor filled in
-    other = plain.code[:last] + bytes([plain.code[last] ^ 1]) + plain.code[last + 1 :]
+    other = plain.code[:last] + bytes([plain.code[last] ^ 0x40]) + plain.code[last + 1 :]
     assert "chain/opening/code" in false_of(replace(plain, code=other))
     data = call.data[:100] + b"\x00\x00" + call.data[102:]
     assert "chain/opening/terms" in false_of(replace(plain, calls=(replace(call, data=data), *plain.calls[1:])))
