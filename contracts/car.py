@@ -16,8 +16,10 @@ from contracts.cid import Cid, from_binary
 from contracts.dag import MAX_BLOCK
 from contracts.errors import ContentError
 
-MAX_HEADER = 1 << 20
-"""Bytes of a header: some twenty thousand roots."""
+MAX_ROOTS = 100_000
+"""Files in one CAR file; more are neither written nor read."""
+MAX_HEADER = 64 + 41 * MAX_ROOTS
+"""Bytes of a header with so many roots, each a CIDv1 in CBOR."""
 _V0, _V1 = 34, 36
 """Bytes of a CID of version 0 and 1."""
 _TAG = b"\xd8\x2a\x58"
@@ -28,8 +30,10 @@ def write_car(file: BinaryIO, roots: Sequence[Cid], blocks: Iterable[tuple[Cid, 
     """Write a CARv1 file; each CID once, though it may come twice. How many blocks that were.
 
     Raises:
-        ContentError: a block does not hash to its CID, or is larger than any that IPFS takes.
+        ContentError: a block does not hash to its CID, or is larger than any that IPFS takes; too many roots.
     """
+    if len(roots) > MAX_ROOTS:
+        raise ContentError(f"{len(roots)} files are more than the {MAX_ROOTS} that go into one CAR file.")
     header = _header(roots)
     file.write(_varint(len(header)) + header)
     seen: set[bytes] = set()
@@ -131,6 +135,8 @@ def _parse_header(header: bytes) -> tuple[Cid, ...]:
         except ContentError as error:
             raise ContentError(f"a root of the CAR file is of no kind that is read here: {error.message}") from None
         position = start + size
+        if len(roots) > MAX_ROOTS:
+            raise ContentError(f"the CAR file has more than {MAX_ROOTS} roots.")
     if _header(roots) != header:
         raise ContentError("no CARv1 file: its header is not version 1 with roots, and nothing else, in dag-cbor.")
     return tuple(roots)

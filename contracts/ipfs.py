@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from contracts.cid import CHUNK, Cid, parse_cid
-from contracts.dag import MAX_BLOCK, read_file
+from contracts.dag import MAX_BLOCK, broken_files, read_file
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
 from contracts.rpc_errors import redact
 from contracts.store import ANY_SIZE, BlockStore
@@ -110,10 +110,9 @@ class IpfsStore:
     def has(self, cid: str) -> bool:
         """Whether the whole file is here or on the daemon, undamaged."""
         try:
-            self.get(cid, max_bytes=ANY_SIZE)
+            return not broken_files([parse_cid(cid)], self.get_block, max_bytes=ANY_SIZE, most=2 * ANY_SIZE)
         except ContentError:
             return False
-        return True
 
     def close(self) -> None:
         """Close the connections."""

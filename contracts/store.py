@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from contracts.cid import Cid, build, parse_cid
-from contracts.dag import MAX_BLOCK, read_file
+from contracts.dag import MAX_BLOCK, broken_files, read_file
 from contracts.errors import ContentError, LedgerError
 
 _PREFIX = "block-"
@@ -102,10 +102,9 @@ class BlockStore:
     def has(self, cid: str) -> bool:
         """Whether the whole file is here, undamaged."""
         try:
-            self.get(cid, max_bytes=ANY_SIZE)
+            return not broken_files([parse_cid(cid)], self.get_block, max_bytes=ANY_SIZE, most=2 * ANY_SIZE)
         except ContentError:
             return False
-        return True
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError, UsageError
 from contracts.car import read_car, write_car
 from contracts.cid import DAG_PB, Cid, parse_cid
-from contracts.dag import file_blocks
+from contracts.dag import broken_files, distinct_blocks, links_of
 from contracts.errors import ContentError
 from contracts.store import ANY_SIZE, BlockStore
 from runner.audit.sources import run_folder
 from runner.audit.writing import writing
+
+MAX_BLOCKS = 1_000_000
+"""Different blocks that are taken from one CAR file: each is a file in the store."""
 
 
 def export_store(target: str, file: Path, *, force: bool = False) -> dict[str, Any]:
@@ -36,8 +40,7 @@ def export_store(target: str, file: Path, *, force: bool = False) -> dict[str, A
     if not roots:
         raise QrunError(f"there are no files in the store {folder}.", "Is it a run's folder, or one of blocks?")
     with writing(file, force=force) as out:
-        blocks = (pair for root in roots for pair in file_blocks(root, store.get_block, max_bytes=ANY_SIZE))
-        count = write_car(out, roots, blocks)
+        count = write_car(out, roots, distinct_blocks(roots, store.get_block))
     return {"file": str(file), "files": len(roots), "blocks": count}
 
 
@@ -45,34 +48,42 @@ def import_store(file: Path, into: str) -> dict[str, Any]:
     """Read a CAR file into a store. Nothing of it is kept unless all of it can be read.
 
     Returns:
-        folder, files (roots), blocks.
+        folder, files (different roots), blocks.
 
     Raises:
         UsageError: there is no such file.
         QrunError: a root has not all of its blocks.
-        ContentError: the file is no CARv1 file, is cut off, or a block does not hash to its CID.
+        ContentError: the file is no CARv1 file, is cut off, a block does not hash to its CID, or there are more than
+            MAX_BLOCKS.
     """
     folder = _folder_into(into)
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is no plain file.", "Give a CAR file.")
     try:
         with file.open("rb") as stream:
-            for _ in read_car(stream).blocks:  # once through: what is broken is told before anything is kept
-                pass
+            seen: set[bytes] = set()
+            for cid, _ in read_car(stream).blocks:  # once through: what is broken is told before anything is kept
+                seen.add(cid.v1.binary)
+                if len(seen) > MAX_BLOCKS:
+                    raise ContentError(f"{file} has more than {MAX_BLOCKS} blocks; no more are taken.")
             stream.seek(0)
             car = read_car(stream)
             store = BlockStore(folder)
-            seen = set()
+            kept: set[bytes] = set()
             for cid, block in car.blocks:
-                store.put_block(cid, block)
-                seen.add(cid.v1.binary)
+                if cid.v1.binary not in kept:
+                    store.put_block(cid, block)
+                    kept.add(cid.v1.binary)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.", "Give a CAR file.") from None
-    partial = [str(root) for root in car.roots if not store.has(str(root))]
-    if partial:
+    roots = list({root.v1: root for root in car.roots}.values())
+    broken = broken_files(roots, store.get_block, max_bytes=ANY_SIZE)
+    if broken:
         raise QrunError(
-            f"{len(partial)} of {len(car.roots)} files of {file} are not whole in {folder}, {partial[0]} first.",
+            f"{len(broken)} of {len(roots)} files of {file} are not whole in {folder}, {next(iter(broken))} first.",
             "What came was kept; the rest is in another file.",
         )
-    return {"folder": str(folder), "files": len(car.roots), "blocks": len(seen)}
+    return {"folder": str(folder), "files": len(roots), "blocks": len(kept)}
 
 
 def _blocks_of(target: str) -> Path:
@@ -94,7 +105,8 @@ def _folder_into(into: str) -> Path:
         return run_folder(into) / "blocks"
     except UsageError:
         # A name that is no run's is a folder; but a slip in a run's name makes none where there is no path in it.
-        if path.is_dir() or path.parent != Path():
+        # `Path` drops the ./ of a new folder's name, so that the text is asked.
+        if path.is_dir() or any(separator and separator in into for separator in (os.sep, os.altsep)):
             return path
         raise UsageError(
             f"--into {into}: there is no such run and no such folder.", f"For a new folder say ./{path.name}."
@@ -114,12 +126,8 @@ def _roots(store: BlockStore, folder: Path) -> list[Cid]:
         except ContentError:
             continue
         every[path.name] = cid
-    parts: set[str] = set()
-    for cid in every.values():
-        if cid.codec == DAG_PB:
-            try:
-                tree = list(file_blocks(cid, store.get_block, max_bytes=ANY_SIZE))
-            except ContentError as error:
-                raise QrunError(f"the store {folder} is damaged: {error.message}") from None
-            parts |= {str(child) for child, _ in tree[1:]}
+    nodes = [cid for cid in every.values() if cid.codec == DAG_PB]
+    for reason in broken_files(nodes, store.get_block, max_bytes=ANY_SIZE).values():
+        raise QrunError(f"the store {folder} is damaged: {reason}")
+    parts = {str(link.v1) for cid in nodes for link in links_of(cid, store.get_block(cid))}
     return [cid for name, cid in every.items() if name not in parts]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.car import MAX_HEADER, read_car, write_car
+from contracts.car import MAX_HEADER, MAX_ROOTS, _header, _varint, read_car, write_car
 from contracts.cid import CHUNK, DAG_PB, RAW, Cid, build, of_block
-from contracts.dag import MAX_BLOCK, file_blocks
+from contracts.dag import MAX_BLOCK
 from contracts.errors import ContentError
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("car_vectors.json").read_text())
@@ -77,15 +77,15 @@ def test_a_block_that_comes_twice_is_written_once() -> None:
     assert read(file.getvalue())[1] == [(cid, block)]
 
 
-def test_the_blocks_of_a_file_come_parents_first_and_are_all_of_them() -> None:
-    data = bytes(range(256)) * 3 * 1024
-    made = dict(build(data))
-    *_, root = made
-    found = list(file_blocks(root, made.__getitem__, max_bytes=1 << 20))
-    assert found[0][0] == root
-    assert dict(found) == made
-    with pytest.raises(ContentError, match="larger than"):
-        list(file_blocks(root, made.__getitem__, max_bytes=len(data) - 1))
+def test_as_many_roots_as_may_be_written_are_read_and_no_more() -> None:
+    roots = [Cid(DAG_PB, i.to_bytes(32, "big")) for i in range(MAX_ROOTS)]
+    assert read(written(roots, [])) == (tuple(roots), [])
+    with pytest.raises(ContentError, match=f"{MAX_ROOTS + 1} files are more"):
+        written([*roots, roots[0]], [])
+    old = [Cid(DAG_PB, bytes(32), 0)] * (MAX_ROOTS + 1)
+    header = _header(old)
+    with pytest.raises(ContentError, match="more than"):
+        read(_varint(len(header)) + header)
 
 
 def test_writing_refuses_a_block_under_another_cid() -> None:
@@ -141,7 +141,7 @@ CID_ITEM = b"\xd8\x2a\x58\x25\x00" + small()[0].binary
         (b"\xff" * 12, "length of its header"),
         (b"\x80" * 9 + b"\x01", "length of its header"),
         (b"\x81\x00" + HEADER, "shortest form"),
-        (b"\x81\x80\x40" + bytes(2 * MAX_HEADER), f"a header of {MAX_HEADER + 1} bytes"),
+        (_varint(MAX_HEADER + 1) + bytes(2 * MAX_HEADER), f"a header of {MAX_HEADER + 1} bytes"),
         (b"\xff\xff\xff\xff\x7f", "a header of"),
         (b"\x0a\xa1\x67version\x02", "CARv2"),
         (b"\x0a\xa1\x67version\x01", "not dag-cbor of"),
