@@ -6,12 +6,12 @@ config's [grades] (the defaults are shown):
     a      the aggregate that i started the round from,   p_k   the published models,   u_k = (p_k - a) / |p_k - a|
     m_k  = 0.7 m_k + u_k                                  running sum of the unit movements of k, over the rounds
     s    = median_k median_{l != k} cos(u_k, u_l)         what is usual now; the same of m: s'
-    c    = min(cos(u_i, u_j) / max(s, 0.2), cos(m_i, m_j) / max(s', 0.2), 1)
+    c    = min(cos(m_i, m_j) / max(s', 0.2), 0.3 + cos(u_i, u_j) / max(s, 0.2), 1)
     b    = 1 + cos(m_i, m_j) / max(s', 0.3) on G,         within [0, 1]: below 1 for a generator that moves backwards
     rho  = |p_j - a| / median_k |p_k - a|
     v    = mean softplus(-D_j(x)) - median over the peers of the same,
            x being 128 of i's own benign validation records
-    e    = (c - 0.25 max(0, v - 1) - 0.2) / (0.5 - 0.2),  within [0, 1]: who moves along may know other traffic
+    e    = (c - 0.25 max(0, v - 1) - 0.1) / (0.5 - 0.1),  within [0, 1]: who moves along may know other traffic
     g    = 100 e b / max(1, rho / 1.5)^2,                 an integer in 1..100
 
 Zero is kept for hard faults: rho of D outside [0.35, 3], rho of G outside [0.15, 6], less than 0.35 of the median
@@ -121,7 +121,7 @@ class Grader:
             if fault:
                 grades[j] = Grade(0, gated=True, fault=fault)
                 continue
-            c = min(along[j], along_all[j], 1.0)
+            c = min(along_all[j], s.sudden + along[j], 1.0)
             low, high = s.alignment
             price = s.loss_price * max(0.0, losses[j] - usual_loss - s.loss_free)
             e = float(np.clip((c - price - low) / (high - low), 0, 1))

@@ -32,7 +32,10 @@ class GradeSettings(Settings):
     generator_floor: Positive = Field(0.3, le=1, description="The same of the generator.")
     free_ratio: Positive = Field(1.5, description="A discriminator may move so many times the median at no cost.")
     alignment: tuple[NonNegative, Positive] = Field(
-        (0.2, 0.5), description="Cosine of movements over the usual one: where grades begin, and where they are full."
+        (0.1, 0.5), description="Cosine of movements over the usual one: where grades begin, and where they are full."
+    )
+    sudden: NonNegative = Field(
+        0.3, description="A round's own relative cosine counts where it is so much below that of all rounds."
     )
     loss_free: NonNegative = Field(
         1.0, description="Loss on benign records above the peers' median that costs nothing."
@@ -71,8 +74,8 @@ class FederationSettings(Settings):
     reveal_seconds: Seconds = Field(7 * 86_400, description="From then to the last revealed grades.")
     setup_seconds: Seconds = Field(30 * 86_400, description="For registration and map; then the task may be abandoned.")
     warn: Grade = Field(50, description="Percent of the median reputation below which a node is flagged.")
-    low_early: Grade = Field(20, description="Percent below which it is low, in the first settlements.")
-    low_late: Grade = Field(20, description="The same after them.")
+    low_early: Grade = Field(15, description="Percent below which it is low, in the first settlements.")
+    low_late: Grade = Field(15, description="The same after them.")
     early: int = Field(3, ge=0, le=255, description="How many settlements are the first ones.")
     strong_early: Grade = Field(35, description="Median score that a settlement needs to act, in the first ones.")
     strong_late: Grade = Field(50, description="The same after them.")

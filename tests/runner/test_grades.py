@@ -89,6 +89,8 @@ def test_attacks_are_graded_low(attack: str) -> None:
     world = World(3)
     first = world.models()
     first[7] = flat(first[4].discriminator + 0.5, first[4].generator)
+    if attack == "noise":
+        first[7] = flat(world.start.discriminator + world.rng.normal(size=SIZE), first[4].generator)
     world.grade(first)
     for _ in range(2):
         start = world.start
