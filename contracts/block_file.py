@@ -17,10 +17,16 @@ from eth_utils.crypto import keccak
 from contracts import trie
 from contracts.blocks import Account, Header, SignedTransaction, TransactionReceipt
 from contracts.errors import LedgerBusy, LedgerError
-from contracts.rlp import decode, encode, number
+from contracts.rlp import decode
+from contracts.sqlite_file import check_companions, restrict, size_of
 
 HEAD_KEY = b"v1:canonical_head_hash"
 NUMBER_KEY = b"block-number-to-hash:"
+TABLE = "create table if not exists state(key blob primary key, value blob not null) without rowid"
+"""What the chain's rows stand in."""
+_PASSES = 16
+"""How often the bytes of the file may be read as lists of transactions and receipts, while it is open. Blocks may share
+receipts, but ten thousand headers that all name one long list are a trap."""
 
 
 def number_key(block: int) -> bytes:
@@ -41,6 +47,8 @@ class BlockFile:
         if not self.path.is_file():
             raise LedgerError(f"there is no chain {path}.", "Name the folder of a run, or give --chain.")
         self._sql = _open(self.path)
+        self._size = size_of(self.path)
+        self._list_bytes = _PASSES * self._size + (1 << 20)
 
     def __enter__(self) -> Self:
         return self
@@ -58,10 +66,16 @@ class BlockFile:
         """All keys and values, as they lie in the file.
 
         Raises:
-            LedgerError: SQLite cannot read the file through.
+            LedgerError: SQLite cannot read the file through, or it gives more than the file can hold, for pages of it
+                stand in several places.
         """
+        total = 0
         try:
-            yield from self._sql.execute("select key, value from state")
+            for key, value in self._sql.execute("select key, value from state"):
+                total += 1 + sum(len(part) for part in (key, value) if isinstance(part, bytes | str))
+                if total > self._size:
+                    raise LedgerError(f"the chain {self.path} is damaged: it has more in its rows than it is long.")
+                yield key, value
         except sqlite3.Error as error:
             raise LedgerError(f"the chain {self.path} is damaged: {error}.") from None
 
@@ -127,24 +141,35 @@ class BlockFile:
 
     def values(self, root: bytes) -> list[bytes]:
         """The transactions or receipts under a root, as bytes: the values of a trie whose keys are 0, 1, ... in RLP."""
-        found = dict(trie.walk(root, self.node))
-        keys = [trie.nibbles(encode(number(i))) for i in range(len(found))]
-        if set(keys) != set(found):
-            raise LedgerError(f"the chain {self.path} is damaged: a list of transactions or receipts has gaps.")
-        return [found[key] for key in keys]
+        try:
+            return trie.values(root, self._list_node)
+        except LedgerError as error:
+            raise LedgerError(f"the chain {self.path} is damaged: {error.message}", error.hint) from None
+
+    def _list_node(self, digest: bytes) -> bytes:
+        node = self.node(digest)
+        self._list_bytes -= len(node)
+        if self._list_bytes < 0:
+            raise LedgerError("its blocks name the same transactions or receipts again and again.")
+        return node
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open for reading; where the folder may be written SQLite also takes its lock and tidies up behind itself."""
     quoted = path.absolute().as_uri()
     problem = ""
+    check_companions(path)
     for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
         sql = None
         try:
             sql = sqlite3.connect(f"{quoted}?{mode}", uri=True, isolation_level=None, timeout=0.5)
-            sql.execute("pragma query_only=on")
+            restrict(sql, path, {"state": TABLE})
             sql.execute("select count(*) from (select key from state limit 1)").fetchone()
             return sql
+        except LedgerError as error:
+            if sql is not None:
+                sql.close()
+            raise LedgerError(f"{path} is no chain: {error.message}", "Name another file or folder.") from None
         except sqlite3.Error as error:
             problem = str(error)
             if sql is not None:

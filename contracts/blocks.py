@@ -40,7 +40,8 @@ class Header:
         fields = _strings(decode(raw), "a header")
         if not 15 <= len(fields) <= 32 or any(len(fields[i]) != 32 for i in (0, 3, 4, 5)):
             raise LedgerError("a header without the fields of one.")
-        bloom, difficulty, block, gas_limit, gas_used, time = (_int(field) for field in fields[6:12])
+        bloom, difficulty = _int(fields[6], 256), _int(fields[7])
+        block, gas_limit, gas_used, time = (_int(field, 8) for field in fields[8:12])
         roots = (fields[3], fields[4], fields[5])
         return cls(keccak(raw), fields[0], *roots, bloom, difficulty, block, gas_limit, gas_used, time, raw)
 
@@ -72,6 +73,8 @@ class SignedTransaction:
             raise LedgerError(f"a transaction of a kind that is not read here ({kind}).")
         nonce, to, count = places
         fields = _strings([part if isinstance(part, bytes) else b"" for part in body], "a transaction")
+        if len(fields[to]) not in (0, 20):
+            raise LedgerError("a transaction to what is no address.")
         v, r, s = (_int(field) for field in fields[count - 3 :])
         chain_id = _int(fields[0]) if kind else (v - 35) // 2 if v >= 35 else None
         if kind:
@@ -83,7 +86,7 @@ class SignedTransaction:
             signed, v = encode(body[:6]), v - 27
         return cls(
             raw=raw,
-            nonce=_int(fields[nonce]),
+            nonce=_int(fields[nonce], 8),
             to=fields[to] or None,
             value=_int(fields[to + 1]),
             data=fields[to + 2],
@@ -179,7 +182,7 @@ class TransactionReceipt:
             if len(address) != 20 or len(topics) > 4 or any(len(topic) != 32 for topic in topics):
                 raise LedgerError("an event in a receipt without the fields of one.")
             logs.append(Log(address, topics, data))
-        return cls(status == b"\x01", _int(total), _int(bloom), tuple(logs))
+        return cls(status == b"\x01", _int(total, 8), _int(bloom, 256), tuple(logs))
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,10 @@ def _strings(item: Item, what: str) -> list[bytes]:
     return out
 
 
-def _int(field: bytes) -> int:
+def _int(field: bytes, most: int = 32) -> int:
+    """A number of at most so many bytes: far longer ones cannot even be shown."""
+    if len(field) > most:
+        raise RlpError(f"a number of {len(field)} bytes, where at most {most} belong.")
     return int.from_bytes(field, "big")
 
 

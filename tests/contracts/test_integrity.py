@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import rlp, trie
-from contracts.block_file import BlockFile
+from contracts.block_file import TABLE, BlockFile
 from contracts.chain import connect
 from contracts.errors import LedgerBusy, LedgerError
 from contracts.integrity import check_file
@@ -189,6 +191,182 @@ def test_blocks_read_without_the_evm_are_those_that_it_made(whole: Path, copy: P
                 ]
         assert file.code(file.head(), bytes.fromhex(address[2:])) == code
         assert file.code(file.head(), bytes(20)) == b""
+
+
+# -- files that are made to be read without end -----------------------------------------------------------------------
+
+ZERO = bytes(32)
+
+
+def header_of(block: int, *, parent: bytes = ZERO, **roots: bytes) -> bytes:
+    state, transactions, receipts = (roots.get(n, trie.EMPTY_ROOT) for n in ("state", "transactions", "receipts"))
+    number, gas_limit = rlp.number(block), b"\x01\0\0\0"
+    head: list[rlp.Item] = [parent, ZERO, bytes(20), state, transactions, receipts, bytes(256), b"", number, gas_limit]
+    return rlp.encode([*head, b"", rlp.number(block + 1), b"", ZERO, bytes(8)])
+
+
+def forged(path: Path, nodes: Sequence[bytes], headers: Sequence[bytes]) -> Path:
+    """A chain of these headers; every hash is right."""
+    made = {keccak(value): value for value in (*nodes, *headers)}
+    made |= {f"block-number-to-hash:{i}".encode(): rlp.encode(keccak(h)) for i, h in enumerate(headers)}
+    made[b"v1:canonical_head_hash"] = keccak(headers[-1])
+    sql = sqlite3.connect(path)
+    sql.execute(TABLE)
+    sql.executemany("insert into state values(?,?)", made.items())
+    sql.commit()
+    sql.close()
+    return path
+
+
+def branches(leaf: rlp.Item, depth: int) -> list[bytes]:
+    """Nodes of which each names the one before it sixteen times; the last is the root."""
+    made = [rlp.encode(leaf)]
+    for _ in range(depth):
+        made.append(rlp.encode((*[keccak(made[-1])] * 16, b"")))
+    return made
+
+
+@pytest.mark.parametrize("which", ["receipts", "transactions", "state"])
+@pytest.mark.parametrize("depth", [3, 7, 60])
+@pytest.mark.parametrize("leaf", [[b"\x20", b"v" * 40], [b""] * 17], ids=["values", "nothing"])
+def test_a_trie_that_names_itself_sixteen_times_a_level_is_read_once(
+    tmp_path: Path, which: str, depth: int, leaf: rlp.Item
+) -> None:
+    nodes = branches(leaf, depth)
+    header = header_of(0, **{which: keccak(nodes[-1])})
+    path = forged(tmp_path / "chain.sqlite", nodes, [header])
+    begin = time.process_time()
+    assert check_file(path).findings
+    with BlockFile(path) as file, pytest.raises(LedgerError):
+        file.values(keccak(nodes[-1]))
+    assert time.process_time() - begin < 2
+
+
+def test_headers_that_all_name_one_long_list_are_refused(tmp_path: Path) -> None:
+    from trie import HexaryTrie
+
+    nodes: dict[bytes, bytes] = {}
+    made = HexaryTrie(nodes)
+    for i in range(600):
+        made[rlp.encode(rlp.number(i))] = rlp.encode([b"\x01", rlp.number(i + 1), bytes(256), []])
+    headers: list[bytes] = []
+    for i in range(200):
+        headers.append(header_of(i, parent=keccak(headers[-1]) if headers else ZERO, receipts=made.root_hash))
+    path = forged(tmp_path / "chain.sqlite", list(nodes.values()), headers)
+    begin = time.process_time()
+    assert any("more than the 0 that belong there" in finding for finding in check_file(path).findings)
+
+    def read() -> None:
+        with BlockFile(path) as file:
+            for i in range(200):
+                file.receipts(file.header(i))
+
+    with pytest.raises(LedgerError, match="again and again"):
+        read()
+    assert time.process_time() - begin < 5
+
+
+def test_a_transaction_in_two_blocks_is_found(copy: Path) -> None:
+    with BlockFile(copy) as file:
+        known, root = rows(copy), file.header(3).transactions_root
+        headers = [file.header(i).raw for i in range(7)]
+    headers.append(header_of(7, parent=keccak(headers[-1]), transactions=root))
+    found = check_file(forged(copy.parent / "forged", [v for k, v in known if len(k) == 32], headers))
+    assert any("block 7: a node stands twice" in finding for finding in found.findings)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "create view state as with recursive r(k, v) as (select key, value from t union all select k, v from r) "
+        "select k as key, v as value from r",
+        "create view state as with recursive r(k) as (select 1 union all select k + 1 from r) "
+        "select k as key, k as value from r where k < 0",
+        "create table state(key blob primary key, value blob as (zeroblob(1000000000)))",
+        "create table state(key blob, value blob)",
+        f"{TABLE}; create table other(a)",
+        f"{TABLE}; create trigger x after insert on state begin select 1; end",
+        f"{TABLE}; create index x on state(value)",
+    ],
+)
+def test_what_is_no_plain_table_is_not_read(whole: Path, tmp_path: Path, schema: str) -> None:
+    path = tmp_path / "chain.sqlite"
+    sql = sqlite3.connect(path)
+    sql.execute("create table t(key blob primary key, value blob)")
+    sql.executemany("insert into t values(?,?)", rows(whole))
+    for statement in schema.split("; ", 1):
+        sql.execute(statement)
+    if schema.startswith(TABLE) or "table state" in schema:
+        sql.execute("drop table t")
+    sql.commit()
+    sql.close()
+    begin = time.process_time()
+    (finding,) = check_file(path).findings
+    assert "none of qrun's" in finding
+    with pytest.raises(LedgerError, match="none of qrun's"):
+        BlockFile(path)
+    assert time.process_time() - begin < 2
+
+
+def test_pages_that_stand_in_many_places_end(tmp_path: Path) -> None:
+    # An inner page whose every cell leads to the same leaf: more rows than the file can hold.
+    path = tmp_path / "chain.sqlite"
+    sql = sqlite3.connect(path)
+    sql.execute("pragma page_size=4096")
+    sql.execute(TABLE)
+    sql.executemany("insert into state values(?,?)", [(i.to_bytes(32, "big"), bytes(300)) for i in range(2000)])
+    sql.commit()
+    (root,) = sql.execute("select rootpage from sqlite_master").fetchone()
+    sql.close()
+    data = bytearray(path.read_bytes())
+    page = (root - 1) * 4096
+    assert data[page] == 2  # the inner page of an index
+    cells = int.from_bytes(data[page + 3 : page + 5], "big")
+    for i in range(cells):  # all of them, and the rightmost, lead to the first one's child
+        cell = page + int.from_bytes(data[page + 12 + 2 * i : page + 14 + 2 * i], "big")
+        if i == 0:
+            first = data[cell : cell + 4]
+        data[cell : cell + 4] = first
+    data[page + 8 : page + 12] = first
+    path.write_bytes(data)
+    begin = time.process_time()
+    assert check_file(path).findings
+    assert time.process_time() - begin < 5
+
+
+def test_rows_that_are_more_than_the_file_are_refused(copy: Path) -> None:
+    with BlockFile(copy) as file:
+        file._size = 1000
+        with pytest.raises(LedgerError, match="more in its rows than it is long"):
+            list(file.rows())
+
+
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_lies_beside_a_chain_is_not_followed(copy: Path, ending: str, kind: str) -> None:
+    victim, beside = copy.parent / "thesis.txt", copy.with_name(copy.name + ending)
+    victim.write_text("mine")
+    if kind == "link":
+        beside.symlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(beside)
+    else:
+        beside.mkdir()
+    with pytest.raises(LedgerError, match="no plain file"):
+        BlockFile(copy)
+    assert victim.read_text() == "mine"
+
+
+def test_a_journal_that_names_another_file_is_not_played_back(copy: Path) -> None:
+    beside = copy.with_name(copy.name + "-journal")
+    beside.write_bytes(bytes(600) + bytes.fromhex("d9d505f920a163d7"))
+    with pytest.raises(LedgerError, match="names another file"):
+        BlockFile(copy)
+
+
+def test_numbers_that_cannot_be_shown_are_refused(tmp_path: Path) -> None:
+    path = forged(tmp_path / "chain.sqlite", [], [header_of(1 << 60_000)])
+    assert "a number of 7501 bytes" in check_file(path).findings[0]
 
 
 # -- the encodings beneath --------------------------------------------------------------------------------------------
