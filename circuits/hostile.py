@@ -4,6 +4,7 @@ the parser sees it."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -18,6 +19,9 @@ far that deep nesting overflows the stack and ends the process instead of raisin
 
 # A string (to the end of the text where nothing closes it), or what is neither string nor bracket. Possessive: what was
 # matched is never tried again in another way, so that the time is linear in the text, whatever it is.
+MAX_DIGITS = 100
+"""Of a whole number."""
+
 _QUIET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^\[\]{}"]++', re.DOTALL)
 
 
@@ -35,7 +39,7 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
         what: Names the text in errors, e.g. "model file".
 
     Raises:
-        QrunError: too large, nested too deeply, or no JSON (NaN and infinities are none).
+        QrunError: too large, nested too deeply, or no JSON (NaN, infinities and what is read as one are none).
     """
     if len(data) > max_bytes:
         raise QrunError(f"{what} rejected: {len(data)} bytes, more than {max_bytes}.")
@@ -52,7 +56,7 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
         if depth > MAX_DEPTH:
             raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError):
         raise QrunError(f"{what} rejected: not JSON.") from None
 
@@ -92,6 +96,21 @@ def read_regular(path: Path, *, max_bytes: int, what: str) -> bytes:
     if len(data) > max_bytes:
         raise QrunError(f"{what} rejected: {path} has more than {max_bytes} bytes.")
     return data
+
+
+def _finite(text: str) -> float:
+    """A number; one such as 1e999, of which Python makes an infinity, is none."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    """A whole number; one that no float can hold is none that qrun writes, and breaks whoever computes with it."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError("a number is too long")
+    return int(text)
 
 
 def _no_constant(name: str) -> Any:

@@ -51,6 +51,13 @@ def test_the_limit_itself_is_allowed() -> None:
     assert load_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, max_bytes=100, what="text")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400, "NaN", "-Infinity"])
+def test_numbers_that_no_float_holds_are_refused(number: str) -> None:
+    for text in (number, f'{{"a": [{number}]}}'):
+        with pytest.raises(QrunError, match="not JSON"):
+            load_json(text.encode(), max_bytes=1 << 20, what="text")
+
+
 def test_size_is_bounded() -> None:
     with pytest.raises(QrunError, match="more than 3"):
         load_json(b"[1, 2]", max_bytes=3, what="text")
