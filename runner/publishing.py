@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from contracts.errors import ContentError
+from contracts.errors import ContentError, LedgerError
 from contracts.records import NodeRecord, Submission
 from contracts.rounds import FederatedRounds
 from contracts.signatures import MAX_BYTES as MAX_SIGNATURE
@@ -102,7 +102,7 @@ class Publishing:
         missing, number = [], round_
         while number and number not in self._rounds:
             missing.append(number)
-            number = self.contract.base_of(number)
+            number = self._base_of(number)
         # Oldest first: a model's start is checked against models that are known already.
         for number in reversed(missing):
             self._rounds[number] = {s.node: self._fetch(s) for s in self.contract.submissions(number)}
@@ -115,13 +115,13 @@ class Publishing:
 
         Where the base has none (nobody was in time), it is the round that the base itself started from, and so on.
         """
-        active, base = self.contract.active(round_), self.contract.base_of(round_)
+        active, base = self.contract.active(round_), self._base_of(round_)
         while base:
             models = {j: p for j, p in self.published(base).items() if j in active}
             weights = self._weights(base, models)
             if weights:
                 return Sources(base, models, weights)
-            base = self.contract.base_of(base)
+            base = self._base_of(base)
         return Sources(0)
 
     def aggregate(self, base: int) -> tuple[int, Blocks, tuple[Input, ...]]:
@@ -135,8 +135,22 @@ class Publishing:
             if weights:
                 inputs = tuple(Input(models[j].cid, weight) for j, weight in sorted(weights.items()))
                 return base, self._join(models, weights, inputs)[0], inputs
-            base = self.contract.base_of(base)
+            base = self._base_of(base)
         return 0, self.common_start(), (Input(self.start_cid, 1),)
+
+    def _base_of(self, round_: int) -> int:
+        """The round that a round starts from: one before it, whatever a node behind a URL says, or this never ends.
+
+        Raises:
+            LedgerError: it is not.
+        """
+        base = self.contract.base_of(round_)
+        if not 0 <= base < round_:
+            raise LedgerError(
+                f"the chain says that round {round_} starts from round {base}, which does not come before it.",
+                "Ask another node (--chain).",
+            )
+        return base
 
     def _weights(self, round_: int, models: Mapping[int, Published]) -> dict[int, int]:
         """What the settlement of a round gives its models that passed the checks; if nothing to any, all weigh 1."""
