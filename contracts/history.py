@@ -21,12 +21,14 @@ from contracts.build import load_artefact, same_code
 from contracts.errors import LedgerError
 from contracts.event_log import Entry
 from contracts.interface import decode_call, decode_log, topic_of
-from contracts.rpc_errors import translated
+from contracts.rpc_errors import redact, translated
 
 if TYPE_CHECKING:
     from contracts.chain import Chain
 
 EMBEDDED_CHAIN_ID = 1337
+MOST_BLOCKS = 50_000_000
+"""From a task's opening to the head: years of any chain. A node that names a later head would keep us asking."""
 _WORKERS = 8
 """Questions that a JSON-RPC node is asked at a time."""
 
@@ -141,6 +143,7 @@ def read_file(path: Path, address: str) -> History:
         last = file.head()
         for block in range(1, last.number + 1):
             header = file.header(block)
+            _check_size(path, block, header.time, 64)
             before = place = 0
             receipts = file.receipts(header)
             transactions = file.transactions(header)
@@ -155,6 +158,8 @@ def read_file(path: Path, address: str) -> History:
                         if entry is not None:
                             entries.append(entry)
                     place += 1
+                _check_size(path, block, receipt.gas_total, 64)
+                _check_size(path, block, signed.value, 256)
                 gas, before = receipt.gas_total - before, receipt.gas_total
                 if entries or signed.to == contract:
                     to = None if signed.to is None else str(to_checksum_address(signed.to))
@@ -187,6 +192,12 @@ def read_file(path: Path, address: str) -> History:
     )
 
 
+def _check_size(path: Path, block: int, value: int, bits: int) -> None:
+    """That a number fits the type that Ethereum has for it (Yellow Paper, 4): what is longer breaks who prints it."""
+    if not 0 <= value < 1 << bits:
+        raise LedgerError(f"the chain {path} is damaged: a number in block {block} has more than {bits} bits.")
+
+
 def read_chain(chain: Chain, address: str) -> History:
     """A task's log, from a JSON-RPC node.
 
@@ -194,7 +205,19 @@ def read_chain(chain: Chain, address: str) -> History:
         LedgerUnreachable: it does not answer.
         LedgerError: there is no contract of ours, or what the node says makes no sense.
     """
-    shown = str(to_checksum_address(address))
+    try:
+        return _read_chain(chain, str(to_checksum_address(address)))
+    except LedgerError:
+        raise
+    except Exception as error:
+        # A field is missing, of another type, or no number: whatever a hostile node can make of its answers.
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise LedgerError(
+            f"what the node {redact(chain.where)} tells of the task makes no sense ({what}).", "Ask another node."
+        ) from None
+
+
+def _read_chain(chain: Chain, shown: str) -> History:
     latest = _ask(chain, "eth_getBlockByNumber", ["latest", False])
     head = int(latest["number"], 16)
     code = chain.code(shown)
@@ -202,6 +225,10 @@ def read_chain(chain: Chain, address: str) -> History:
     if not code:
         raise LedgerError(f"there is no contract at {shown} on chain {chain.chain_id}.", "Is it the right chain?")
     opened = int(chain.call(contract.functions.openedBlock()))
+    if not 0 <= opened <= head or head - opened > MOST_BLOCKS:
+        raise LedgerError(
+            f"the node says that the task was opened in block {opened}, and that block {head} is the last."
+        )
     logs = chain.logs(shown, opened, head)
     by_tx: dict[str, list[Entry]] = {}
     for log in logs:
@@ -209,6 +236,8 @@ def read_chain(chain: Chain, address: str) -> History:
         topics = tuple(bytes(topic) for topic in log["topics"])
         entry = decode_log(topics, bytes(log["data"]), tx, int(log["blockNumber"]), int(log["logIndex"]))
         if entry is not None:
+            if not opened <= entry.block <= head:
+                raise LedgerError(f"the node tells of an event in block {entry.block}, and was asked to {head}.")
             by_tx.setdefault(tx, []).append(entry)
     numbers = sorted({entry.block for entries in by_tx.values() for entry in entries})
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -220,6 +249,8 @@ def read_chain(chain: Chain, address: str) -> History:
             if told["hash"] in by_tx or (told.get("to") or "").lower() == shown.lower()
         ]
         hashes = [told["hash"] for _, told in wanted]
+        if len(set(hashes)) != len(hashes) or not by_tx.keys() <= set(hashes):
+            raise LedgerError("the node tells of events of a transaction that is not, or is twice, in its blocks.")
         receipts = list(pool.map(lambda tx: _ask(chain, "eth_getTransactionReceipt", [tx]), hashes))
     calls = tuple(
         _told_call(block, told, receipt, by_tx.get(told["hash"], []))
@@ -245,14 +276,17 @@ def _told_call(
     if signed is not None and "0x" + signed.hash.hex() != told["hash"]:
         signed = None  # not all was told: what was rebuilt is another transaction
     to = told.get("to")
+    value, time = int(told["value"], 16), int(block["timestamp"], 16)
+    if not 0 <= value < 1 << 256 or not 0 <= time < 1 << 64:
+        raise LedgerError(f"the node tells of transaction {told['hash']!a:.80} with numbers that none can have.")
     return Call(
         tx=str(told["hash"]),
         block=int(block["number"], 16),
         position=int(told["transactionIndex"], 16),
-        time=int(block["timestamp"], 16),
+        time=time,
         to=None if not to else str(to_checksum_address(to)),
         data=bytes.fromhex(told["input"][2:]),
-        value=int(told["value"], 16),
+        value=value,
         gas=int(receipt["gasUsed"], 16),
         ok=int(receipt["status"], 16) == 1,
         entries=tuple(sorted(entries, key=lambda entry: entry.index)),
@@ -265,7 +299,7 @@ def _ask(chain: Chain, method: str, parameters: list[Any]) -> Any:
     with translated(chain.where):
         answer = chain.w3.provider.make_request(method, parameters)
     found = answer.get("result")
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or not found:
         raise LedgerError(f"the node gives no answer to {method}.", "Does it keep old blocks?")
     # Plain types, whatever web3 made of them.
     return found
