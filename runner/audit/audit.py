@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from circuits.errors import UsageError
 from runner.audit.checks import Findings
 from runner.audit.replay import Replay
 from runner.audit.sources import Evidence
@@ -69,6 +70,7 @@ def audit(evidence: Evidence, *, data: WithData | None = None, notify: Callable[
         notify: Told what is being done.
 
     Raises:
+        UsageError: the run has no node of that number.
         QrunError: the data are not those of the run, or cannot be loaded.
     """
     findings = Findings()
@@ -131,9 +133,10 @@ def _check_content(
     assert history is not None
     notify("config and feature map")
     files.check_manifest(findings, evidence, state)
-    config = check_config(findings, evidence, state)
-    feature_map = None if config is None else check_map(findings, evidence.store, state, config)
     result = figures.read_result(findings, evidence, state)
+    config = check_config(findings, evidence, state, figures.made_with(evidence, result))
+    _check_node(data, len(state.accounts) if config is None else config.nodes)
+    feature_map = None if config is None else check_map(findings, evidence.store, state, config)
     models, final = None, None
     if config is not None and state.map_digest is not None:
         from contracts.cid import RAW, Cid
@@ -150,7 +153,7 @@ def _check_content(
             notify("final aggregate")
             final = models.check_final(state.conclusions)
     elif config is None:
-        findings.skipped("models/all", "the models are those on the chain", "without the config none can be checked")
+        findings.withheld("models/all", "the models are those on the chain", "without the config none can be checked")
     _attest(findings, state, data)
     if result is not None:
         notify("result")
@@ -178,6 +181,16 @@ def _check_content(
         from runner.audit.recompute import Recomputation
 
         Recomputation(findings, config, models, feature_map, result, data, notify).check()
+        return
+    note = findings.skipped if state.map_digest is None else findings.withheld
+    note(
+        "metrics/all", "the metrics are those of the models on the data", "the config or the feature map cannot be had"
+    )
+
+
+def _check_node(data: WithData | None, nodes: int) -> None:
+    if data is not None and data.node is not None and not 0 <= data.node < nodes:
+        raise UsageError(f"--node {data.node}: the run has no such node.", f"Its nodes are 0 to {nodes - 1}.")
 
 
 def _attest(findings: Findings, state: TaskState, data: WithData | None) -> None:

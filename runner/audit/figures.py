@@ -80,6 +80,18 @@ def stated_faults(result: Mapping[str, Any] | None) -> dict[tuple[int, int], str
         return None
 
 
+def made_with(evidence: Evidence, result: Mapping[str, Any] | None) -> str | None:
+    """The version of qrun that the run's own files name; None where they name none."""
+    found: Any = result
+    try:
+        if evidence.manifest is not None:
+            found = load_json(evidence.manifest, max_bytes=MAX_BYTES, what="config.json")
+        version = found["versions"]["qrun"]
+    except (QrunError, KeyError, TypeError):
+        return None
+    return version[:40] if isinstance(version, str) else None
+
+
 def check_result(
     findings: Findings,
     result: Mapping[str, Any],
@@ -231,7 +243,8 @@ def _round(round_: Round, txs: Mapping[tuple[str, int, int], str], models: Audit
 
 def _check_head(findings: Findings, result: Mapping[str, Any], history: History) -> None:
     """The head is that of when the result was made: after the last round, before the nodes stated it."""
-    ends = [e.block for e in history.entries if e.name == "Concluded"]
+    back = max((e.block for e in history.entries if e.name == "RolledBack"), default=-1)  # takes conclusions back
+    ends = [e.block for e in history.entries if e.name == "Concluded" and e.block > back]
     played = [e.block for e in history.entries if e.name in KINDS]
     chain = result["chain"]
     head = chain.get("head") if isinstance(chain, dict) else None

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError
-from circuits.hostile import load_json
+from circuits.hostile import load_json, read_regular
 from contracts.cid import cid_of, parse_cid
 from contracts.errors import ContentError
 from runner.audit.checks import Findings
 from runner.audit.sources import Evidence
 from runner.audit.task_state import TaskState
 from runner.update import MAX_BYTES
+
+ODD = "it is no plain file, or larger than any that qrun writes"
 
 
 def check_manifest(findings: Findings, evidence: Evidence, state: TaskState) -> None:
@@ -52,13 +55,13 @@ def check_copies(findings: Findings, folder: Path, result: Mapping[str, Any]) ->
                 if not node["fault"]:
                     named[f"round-{int(round_['number']):03d}-node-{int(node['id']):02d}.json"] = node["cid"]
     except (KeyError, TypeError, ValueError):
-        findings.skipped("files/models", "models/ holds copies of the run's models", "the result does not say of which")
+        findings.false("files/models", "models/ holds copies of the run's models", "the result does not say of which")
         return
     for name, cid in named.items():
         claim = f"models/{name} is the model that the result names"
         data = _bounded(models / name)
         if data is None:
-            findings.false(f"files/models/{name}", claim, "it is missing, or too large", str(cid))
+            findings.false(f"files/models/{name}", claim, "it is missing, too large, or no plain file", str(cid))
         else:
             found = str(cid_of(data))
             findings.test(found == cid, f"files/models/{name}", claim, f"its CID is {found}, not {cid}", str(cid))
@@ -77,6 +80,9 @@ def check_artefacts(findings: Findings, folder: Path, result: Mapping[str, Any])
             findings.false(f"files/{name}", claim, "that is no name of a file in the run's folder")
             continue
         data = _bounded(folder / name)
+        if data is None and _odd(folder / name):
+            findings.false(f"files/{name}", claim, ODD)
+            continue
         if data is None:
             findings.skipped(f"files/{name}", claim, "it is not here")
             continue
@@ -86,8 +92,11 @@ def check_artefacts(findings: Findings, folder: Path, result: Mapping[str, Any])
 
 def check_keys(findings: Findings, folder: Path, state: TaskState) -> None:
     """That keys.json, if it is here, has the nodes' keys; which ones is never told."""
+    claim = "keys.json holds the keys of the opener and of every node"
     data = _bounded(folder / "keys.json")
     if data is None:
+        if _odd(folder / "keys.json"):
+            findings.false("files/keys.json", claim, ODD, "keys.json")
         return
     from eth_account import Account
 
@@ -95,7 +104,6 @@ def check_keys(findings: Findings, folder: Path, state: TaskState) -> None:
     from contracts.signatures import mldsa_key, signing_key
     from experiments.features.secure_sum import ExchangeKey
 
-    claim = "keys.json holds the keys of the opener and of every node"
     try:
         body = load_json(data, max_bytes=MAX_BYTES, what="keys.json")
         opener = Account.from_key(_key(body["opener"])).address
@@ -155,13 +163,17 @@ def check_blocks(findings: Findings, folder: Path) -> None:
         findings.test(True, "files/blocks", f"every block in the store hashes to its name ({count} of them)")
 
 
+def _odd(path: Path) -> bool:
+    """Whether something stands under the name of a file that cannot be read."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # no name of a file
+        return False
+
+
 def _bounded(path: Path) -> bytes | None:
     """A file's bytes; None where it is missing, no plain file, or larger than any model."""
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError:
+        return read_regular(path, max_bytes=MAX_BYTES, what=path.name)
+    except (QrunError, OSError):
         return None
-    return data if len(data) <= MAX_BYTES else None

@@ -23,21 +23,43 @@ from runner.node import Published
 from runner.publishing import Publishing, common_model
 from runner.seeds import derive, generator
 from runner.update import MAX_BYTES, Blocks, Update, UpdateError, parse_update, quantise
+from runner.versions import package_version
 
 
-def check_config(findings: Findings, evidence: Evidence, state: TaskState) -> RunConfig | None:
-    """The config behind the task's digest, and whether the task is of that config; None where it cannot be had."""
+def check_config(
+    findings: Findings, evidence: Evidence, state: TaskState, made_with: str | None = None
+) -> RunConfig | None:
+    """The config behind the task's digest, and whether the task is of that config; None where it cannot be had.
+
+    Args:
+        findings: Where statements are noted.
+        evidence: Where it may lie.
+        state: The task.
+        made_with: The version of qrun that the run says it was made with.
+    """
     digest = state.spec.config_digest
     cid = str(Cid(RAW, digest))
     claim = "the config's bytes are in the store, under the digest that the task was opened with"
     data = _config_bytes(findings, evidence, digest, cid, claim)
     if data is None:
         return None
+    form = "the config is one, whole"
     try:
         saved = load_json(data, max_bytes=MAX_CONFIG_BYTES, what="the config")
+        if not isinstance(saved, dict) or canonical(saved) != data:
+            raise QrunError("its bytes are no table of settings in canonical form.")
+    except (QrunError, TypeError, ValueError) as error:
+        findings.false("config/form", form, str(error), cid)
+        return None
+    try:
         config = build_config(saved, origin="the config")
     except QrunError as error:
-        findings.skipped("config/form", "the config is one of this version of qrun", error.message, cid)
+        own = package_version("qrun")
+        if made_with is None or made_with == own:
+            findings.false("config/form", form, error.message, cid)
+        else:
+            reason = f"the run cannot be audited by this version, {own} (made with qrun {made_with}): {error.message}"
+            findings.withheld("config/form", "the config is one of this version of qrun", reason, cid)
         return None
     findings.test(
         config.canonical() == data,

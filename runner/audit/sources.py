@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import QrunError, UsageError
-from circuits.hostile import load_json
+from circuits.hostile import NoSuchFileError, load_json, read_regular
 from contracts.cid import Cid, parse_cid
 from contracts.dag import read_file as read_blocks
 from contracts.errors import ContentError, LedgerBusy, LedgerError
@@ -118,6 +118,10 @@ def run_folder(target: str) -> Path:
     from runner.store import RunIndex
 
     path = Path(target)
+    if not target.strip():
+        raise UsageError(
+            "no run is named: the name is empty.", "Give a run's name, its folder, or a contract's address."
+        )
     if path.is_dir() and any((path / part).exists() for part in _PARTS):
         return path
     index = RunIndex()
@@ -238,9 +242,9 @@ def _chain_of(folder: Path) -> str:
         return str(file)
     url = None
     try:
-        manifest = load_json((folder / "config.json").read_bytes(), max_bytes=MAX_BYTES, what="config.json")
+        manifest = load_json(_bytes(folder, "config.json") or b"", max_bytes=MAX_BYTES, what="config.json")
         url = manifest["places"]["chain"]
-    except (OSError, QrunError, KeyError, TypeError):
+    except (QrunError, KeyError, TypeError):
         pass
     if not isinstance(url, str):
         raise QrunError(f"the run in {folder} has no chain: there is no chain.sqlite.", "Name its node with --chain.")
@@ -273,12 +277,9 @@ def _bytes(folder: Path | None, name: str) -> bytes | None:
     if folder is None:
         return None
     try:
-        with (folder / name).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
+        return read_regular(folder / name, max_bytes=MAX_BYTES, what=name)
+    except NoSuchFileError:
         return None
-    except OSError as error:
-        raise QrunError(f"{folder / name} cannot be read: {error.strerror}.") from None
 
 
 def _address_of(folder: Path | None, result: bytes | None) -> str | None:

@@ -26,7 +26,7 @@ def tell(history: History) -> list[dict[str, Any]]:
         out.append(
             {
                 "block": call.block,
-                "time": datetime.fromtimestamp(call.time, UTC).isoformat(timespec="seconds"),
+                "time": _time(call.time),
                 "who": who,
                 "account": account,
                 "what": "; ".join(_words(entry) for entry in call.entries) or _silent(call),
@@ -35,6 +35,14 @@ def tell(history: History) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def _time(seconds: int) -> str:
+    """In ISO 8601; of a time that no calendar has, the number."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"
 
 
 def _sender(call: Call) -> str:
