@@ -51,23 +51,20 @@ def check_config(
     except (QrunError, TypeError, ValueError) as error:
         findings.false("config/form", form, str(error), cid)
         return None
+    config, problem = None, "this version of qrun writes the same settings otherwise."
     try:
         config = build_config(saved, origin="the config")
     except QrunError as error:
+        problem = error.message
+    if config is None or config.canonical() != data:
         own = package_version("qrun")
         if made_with is None or made_with == own:
-            findings.false("config/form", form, error.message, cid)
+            findings.false("config/form", form, problem, cid)
         else:
-            reason = f"the run cannot be audited by this version, {own} (made with qrun {made_with}): {error.message}"
+            reason = f"the run cannot be audited by this version, {own} (made with qrun {made_with}): {problem}"
             findings.withheld("config/form", "the config is one of this version of qrun", reason, cid)
         return None
-    findings.test(
-        config.canonical() == data,
-        "config/form",
-        "the config is in its canonical form, whole",
-        "this version of qrun writes the same settings otherwise: take the version that the run was made with",
-        cid,
-    )
+    findings.test(True, "config/form", form, where=cid)
     spec = state.spec
     for name, said, is_ in (
         ("rounds", spec.max_rounds, config.rounds),

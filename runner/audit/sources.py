@@ -289,14 +289,22 @@ def _address_of(folder: Path | None, result: bytes | None) -> str | None:
         if result is not None:
             found = load_json(result, max_bytes=MAX_BYTES, what="result.json")["chain"]["contract"]
         elif folder is not None and (folder / "state.sqlite").is_file():
-            uri = (folder / "state.sqlite").absolute().as_uri()
-            sql = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=1)
-            try:
-                row = sql.execute("select value from facts where key='contract'").fetchone()
-            finally:
-                sql.close()
-            if row is not None:
-                found = load_json(str(row[0]).encode(), max_bytes=MAX_BYTES, what="state.sqlite")["address"]
-    except (QrunError, KeyError, TypeError, sqlite3.Error):
+            found = _fact(folder / "state.sqlite", "contract")["address"]
+    except (QrunError, LedgerError, KeyError, TypeError, sqlite3.Error):
         return None
     return found if isinstance(found, str) and _ADDRESS.fullmatch(found) else None
+
+
+def _fact(file: Path, key: str) -> Any:
+    """What a run's state has under a key; None where there is nothing."""
+    from contracts.sqlite_file import check_companions, restrict
+    from runner.store import TABLES
+
+    check_companions(file)
+    sql = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
+    try:
+        restrict(sql, file, TABLES)
+        row = sql.execute("select value from facts where key=?", (key,)).fetchone()
+    finally:
+        sql.close()
+    return None if row is None else load_json(str(row[0]).encode(), max_bytes=MAX_BYTES, what=file.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from contracts.cid import build
 from contracts.history import History
 from contracts.store import BlockStore
 from runner.audit.carriage import export_store
+from runner.audit.sources import _address_of
 from runner.cli import app
+from runner.store import RunStore
 from tests.contracts.conftest import all_grades
 from tests.runner.audit.conftest import Audits
 from tests.runner.audit.support import task, told
@@ -80,6 +83,36 @@ def test_chain_show_of_a_task_with_rollback_and_payment(tmp_path: Path) -> None:
     assert "votes to go on from round 0" in shown.stdout
     assert "the task goes back to round 0; round 2 is void; round 3 opens from the common start" in shown.stdout
     assert "withdraws" in shown.stdout
+
+
+def test_an_address_where_no_task_is_has_no_empty_log(folder: Path, tmp_path: Path) -> None:
+    nobody = "0x" + "00" * 19 + "01"
+    for command in (["show", nobody], ["export", nobody, tmp_path / "chain.json"]):
+        done = called("chain", *command, "--chain", folder / "chain.sqlite")
+        assert done.exit_code == 1
+        assert done.stdout == ""
+        assert f"at {nobody} on the chain" in " ".join(done.stderr.split())
+    assert not (tmp_path / "chain.json").exists()
+
+
+def test_a_state_that_computes_without_end_is_not_asked_for_the_contract(tmp_path: Path) -> None:
+    state = sqlite3.connect(tmp_path / "state.sqlite")
+    state.execute(
+        "create view facts as with recursive r(k) as (select 1 union all select k + 1 from r) "
+        "select 'contract' as key, k as value from r where k < 0"
+    )
+    state.close()
+    begin = time.process_time()
+    assert _address_of(tmp_path, None) is None
+    assert time.process_time() - begin < 2
+
+
+def test_the_contract_is_found_in_a_runs_state(tmp_path: Path) -> None:
+    store = RunStore("run", tmp_path)
+    store.put("contract", {"address": "0x" + "0b" * 20})
+    assert _address_of(tmp_path, None) == "0x" + "0b" * 20
+    store.close()
+    assert _address_of(tmp_path, None) == "0x" + "0b" * 20
 
 
 def test_chain_export_can_be_checked_with_any_library(folder: Path, tmp_path: Path) -> None:

@@ -131,6 +131,37 @@ def test_an_abandoned_task_holds(tmp_path: Path) -> None:
     assert state.ended is True
 
 
+def test_the_opener_is_owed_the_pool_alone_where_nobody_earned_it(tmp_path: Path) -> None:
+    with task(tmp_path / "chain.sqlite", 2, 1, deposit=10, pool=1000) as play:
+        play.register()
+        play.wait(6500)
+        play.contract.abandon(play.opener)
+        for account in (play.opener, *play.accounts):
+            play.contract.withdraw(account)
+    findings, state = replayed(read(tmp_path / "chain.sqlite", play))
+    assert told(findings) == []
+    assert state is not None
+    assert sorted(state.withdrawn.values()) == [10, 10, 1000]
+    state.withdrawn.clear()
+    state.standings[1] = replace(state.standings[1], excluded=True)
+    assert [state.owed(a.address) for a in (play.opener, *play.accounts)] == [1000, 10, 0]
+
+
+def test_a_rollback_takes_back_what_was_concluded(tmp_path: Path) -> None:
+    with task(tmp_path / "chain.sqlite", 3, 2) as play:
+        play.agree()
+        play.round(1)
+        play.round(2)
+        play.contract.conclude(play.accounts[0], model(0, 0), model(0, 1))
+        for account in play.accounts[:2]:
+            play.contract.rollback(account, 1)
+        play.contract.conclude(play.accounts[0], model(0, 2), model(0, 3))
+    findings, state = replayed(read(tmp_path / "chain.sqlite", play))
+    assert told(findings) == []
+    assert state is not None
+    assert (state.base, len(state.conclusions)) == (1, 1)
+
+
 def test_a_task_under_way_holds(tmp_path: Path) -> None:
     with task(tmp_path / "chain.sqlite", 3, 2) as play:
         play.agree()
