@@ -96,6 +96,13 @@ class on_disk:
             raise disk_errors(error, self.where, self.mend) from None
 
 
+TABLES = {
+    "facts": "create table if not exists facts(key text primary key, value text not null)",
+    "phases": "create table if not exists phases(name text primary key, seconds real not null)",
+}
+"""What a run's state.sqlite holds."""
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """A line of `qrun runs list`."""
@@ -123,8 +130,8 @@ class RunStore:
         self._db = sqlite3.connect(path / "state.sqlite", isolation_level=None, timeout=5)
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=full")
-        self._db.execute("create table if not exists facts(key text primary key, value text not null)")
-        self._db.execute("create table if not exists phases(name text primary key, seconds real not null)")
+        for statement in TABLES.values():
+            self._db.execute(statement)
         self._before = float(self.get("seconds") or 0.0)
 
     def put(self, key: str, value: Any) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner.commands.base import JsonOption, complete_run, guarded, print_json
+
+if TYPE_CHECKING:
+    from runner.audit.sources import Task
 
 Target = Annotated[
     str,
@@ -24,10 +27,9 @@ Where = Annotated[
 @guarded
 def show(run: Target, chain: Where = None, as_json: JsonOption = False) -> None:
     """All that happened to a run's task: block, time, who, what, gas."""
-    from runner.audit.sources import read_task
     from runner.audit.story import tell
 
-    task = read_task(run, chain)
+    task = _task(run, chain)
     told = tell(task.history)
     if as_json:
         print_json(told)
@@ -47,10 +49,9 @@ def export(
 ) -> None:
     """Write a task's transactions, events, receipts and headers to a file (docs/audit.md has the schema)."""
     from contracts.chain_export import export_chain
-    from runner.audit.sources import read_task
     from runner.audit.writing import writing
 
-    task = read_task(run, chain)
+    task = _task(run, chain)
     body = export_chain(task.history, task.file)
     with writing(file, force=force) as out:
         out.write(json.dumps(body, indent=1, allow_nan=False).encode() + b"\n")
@@ -59,6 +60,25 @@ def export(
         print_json(said)
     else:
         typer.echo(f"wrote {said['transactions']} transactions of contract {said['contract']} to {file}")
+
+
+def _task(run: str, chain: str | None) -> Task:
+    """The task's log, which is not empty.
+
+    Raises:
+        QrunError: the contract that is named is not there, or is another.
+    """
+    from circuits.errors import QrunError
+    from runner.audit.sources import read_task
+
+    task = read_task(run, chain)
+    if not task.history.entries:
+        what = "a contract that opened no task" if task.history.code else "no contract"
+        raise QrunError(
+            f"at {task.history.address} on the chain {task.history.where} there is {what}.",
+            "Is it the right chain, and the right address?",
+        )
+    return task
 
 
 def add(app: typer.Typer) -> None:
