@@ -11,7 +11,8 @@ config's [grades] (the defaults are shown):
     rho  = |p_j - a| / median_k |p_k - a|
     v    = mean softplus(-D_j(x)) - median over the peers of the same,
            x being 128 of i's own benign validation records
-    e    = (c - 0.25 max(0, v - 1) - 0.1) / (0.5 - 0.1),  within [0, 1]: who moves along may know other traffic
+    l    = 0.25 (v - 1), within [0, 0.7]:                 who moves along may know other traffic
+    e    = (c - l - 0.1) / (0.5 - 0.1),                   within [0, 1]
     g    = 100 e b / max(1, rho / 1.5)^2,                 an integer in 1..100
 
 Zero is kept for hard faults: rho of D outside [0.35, 3], rho of G outside [0.15, 6], less than 0.35 of the median
@@ -123,7 +124,7 @@ class Grader:
                 continue
             c = min(along_all[j], s.sudden + along[j], 1.0)
             low, high = s.alignment
-            price = s.loss_price * max(0.0, losses[j] - usual_loss - s.loss_free)
+            price = min(s.loss_most, s.loss_price * max(0.0, losses[j] - usual_loss - s.loss_free))
             e = float(np.clip((c - price - low) / (high - low), 0, 1))
             b = float(np.clip(1.0 + along_g[j], 0, 1))
             g = 100 * e * b / max(1.0, rho / s.free_ratio) ** 2

@@ -40,7 +40,8 @@ class GradeSettings(Settings):
     loss_free: NonNegative = Field(
         1.0, description="Loss on benign records above the peers' median that costs nothing."
     )
-    loss_price: NonNegative = Field(0.25, description="What each unit above that takes off the relative cosine.")
+    loss_price: NonNegative = Field(0.25, description="What each unit above that takes off the relative cosine ...")
+    loss_most: NonNegative = Field(0.7, description="... and what all of it takes off at most.")
 
     @model_validator(mode="after")
     def _in_order(self) -> GradeSettings:
@@ -81,7 +82,7 @@ class FederationSettings(Settings):
     strong_late: Grade = Field(50, description="The same after them.")
     asymmetry: Grade = Field(60, description="Typical difference of grades given and received that is too much.")
     keep: Grade = Field(50, description="Percent of a reputation that a settlement keeps.")
-    low_in_a_row: int = Field(3, ge=1, le=255, description="Strong settlements low in a row that exclude.")
+    low_in_a_row: int = Field(4, ge=1, le=255, description="Strong settlements low in a row that exclude.")
     hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
 
     def rules(self) -> Rules:

@@ -138,17 +138,30 @@ def test_a_generator_that_moves_backwards_behind_an_honest_discriminator_is_grad
     assert grades[5].value > 60
 
 
-def test_a_model_that_does_not_know_my_records_costs_the_grade_and_at_last_the_weight() -> None:
-    rule = GradeSettings()
-    world = World(5, noise=0.1)  # cosines are the usual one
+def foreign(j: int, cosine: float, seed: int) -> tuple[World, dict[int, Flat]]:
+    """A round in which node j's movement has this cosine with the others', which are alike."""
+    world = World(seed, noise=0.05)
     models = world.models()
-    dear = rule.loss_free + (1 - rule.alignment[0]) / rule.loss_price
-    half = rule.loss_free + (1 - sum(rule.alignment) / 2) / rule.loss_price
-    grades = world.grade(models, {4: 0.5 + half, 5: 0.6 + dear})
-    assert grades[3].value == 100
-    assert 35 <= grades[4].value <= 65
-    assert not grades[4].gated
-    assert grades[5] == Grade(1, gated=True)
+    along = models[0].discriminator - world.start.discriminator
+    size = float(np.linalg.norm(along))
+    across = world.rng.normal(size=SIZE)
+    across -= across @ along / size**2 * along
+    across *= size / np.linalg.norm(across)
+    moved = cosine * along + np.sqrt(1 - cosine**2) * across
+    return world, {**models, j: flat(world.start.discriminator + moved, models[1].generator)}
+
+
+def test_a_model_that_does_not_know_my_records_is_borne_with_if_it_moves_along() -> None:
+    rule = GradeSettings()
+    low, high = rule.alignment
+    world, models = foreign(5, 0.95, 5)
+    assert world.grade(models, {5: 9.0})[5].value == pytest.approx(
+        100 * (0.95 - rule.loss_most - low) / (high - low), abs=3
+    )
+    world, models = foreign(5, 0.65, 5)
+    assert world.grade(models, {5: 0.5 + rule.loss_free})[5].value == 100
+    world, models = foreign(5, 0.65, 5)
+    assert world.grade(models, {5: 9.0})[5] == Grade(1, gated=True)
 
 
 def test_where_nobody_agrees_any_more_grades_fall_and_stay_fair() -> None:
@@ -166,7 +179,7 @@ def test_an_even_larger_movement_than_usual_costs_by_its_square() -> None:
 
 
 def test_thresholds_come_from_the_config() -> None:
-    config = build_config({"experiment": "nsl-kdd", "grades": {"loss_free": 0.1, "loss_price": 9.0}})
+    config = build_config({"experiment": "nsl-kdd", "grades": {"loss_free": 0.1, "loss_price": 9.0, "loss_most": 1.0}})
     grader = Grader(0, config.grades)
     world = World(9)
     models = world.models()
