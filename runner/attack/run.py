@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {
     "partitions": ("iid",),
     "aggregations": ("reputation", "mean"),
     "seeds": 1,
-    "rounds": 3,
+    "rounds": 4,
 }
 """The slice that CI runs."""
 

@@ -47,7 +47,7 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
     out: Annotated[Path | None, typer.Option(help="File of finished cells; gone on with where it exists.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. \\[default: one a core, 2 at most]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A slice that takes a minute: few attacks, 3 rounds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A slice that takes a minute: few attacks, 4 rounds.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:

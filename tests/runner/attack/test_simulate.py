@@ -26,7 +26,7 @@ def asked(**changes: object) -> object:
 def test_the_slice_finds_hostile_nodes_and_keeps_honest_ones(data_dir: Path, tmp_path: Path) -> None:
     names = ("none", "sign-flip", "scaled", "stale-aggregate", "poisoned", "colluding-flip")
     given = asked(
-        options={"rounds": 3}, attacks=names, partitions=("iid",), aggregations=("reputation", "mean"), seeds=1
+        options={"rounds": 4}, attacks=names, partitions=("iid",), aggregations=("reputation", "mean"), seeds=1
     )
     seen: list[Line | None] = []
     out = tmp_path / "cells.jsonl"
