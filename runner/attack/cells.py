@@ -81,18 +81,18 @@ def _rounds(value: Any) -> tuple[int | None, ...]:
 
 
 def plan(
-    partitions: Sequence[str], seeds: int, attacks: Sequence[str], aggregations: Sequence[str], *, others: int
+    partitions: Sequence[str], seeds: range, attacks: Sequence[str], aggregations: Sequence[str], *, others: int
 ) -> list[Cell]:
     """All cells, those of one federation together: they share its data and what its nodes trained.
 
     Aggregations other than "reputation" are played on the first `others` seeds.
     """
     out = []
-    for seed in range(seeds):
+    for place, seed in enumerate(seeds):
         for partition in partitions:
             out.append(Cell(partition, seed, ALONE, "mean"))
             for attack in attacks:
-                wanted = [a for a in AGGREGATIONS if a in aggregations and (a == "reputation" or seed < others)]
+                wanted = [a for a in AGGREGATIONS if a in aggregations and (a == "reputation" or place < others)]
                 out += [Cell(partition, seed, attack, a) for a in wanted]
     return out
 

@@ -41,7 +41,7 @@ class Request:
 
     config: RunConfig
     bad: int
-    seeds: int
+    seeds: range
     attacks: tuple[str, ...]
     partitions: tuple[str, ...]
     aggregations: tuple[str, ...]
@@ -66,6 +66,7 @@ class Table:
             "experiment": request.config.experiment,
             "config": request.config.model_dump(mode="json"),
             "hostile_nodes": request.bad,
+            "seeds": list(request.seeds),
             "source": self.source,
             "rows": [row.to_json() for row in self.rows],
         }
@@ -78,6 +79,7 @@ def request(
     file: Path | None,
     bad: int,
     seeds: int,
+    first_seed: int = 0,
     attacks: Sequence[str] = (),
     partitions: Sequence[str] = (),
     aggregations: Sequence[str] = (),
@@ -101,6 +103,8 @@ def request(
         )
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1.")
+    if first_seed < 0:
+        raise UsageError(f"--first-seed {first_seed}: 0 or more.")
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least 1.")
     for name in partitions:
@@ -111,7 +115,7 @@ def request(
     return Request(
         config,
         bad,
-        seeds,
+        range(first_seed, first_seed + seeds),
         tuple(find_attack(name).name for name in dict.fromkeys(attacks)) or tuple(ATTACKS),
         tuple(dict.fromkeys(partitions)) or ("iid", "dirichlet:0.5"),
         tuple(dict.fromkeys(aggregations)) or AGGREGATIONS,

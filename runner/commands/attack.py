@@ -31,7 +31,8 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 10]")] = None,
     bad: Annotated[int, typer.Option(help="Hostile ones among them.")] = 3,
     rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 10]")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds 0, 1, ... of each case. \\[default: 20]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each case. \\[default: 20]")] = None,
+    first_seed: Annotated[int, typer.Option(help="The first of them; others follow one by one.")] = 0,
     attacks: Annotated[
         str | None, typer.Option(help="Comma-separated, or `list` for what there is. \\[default: all]")
     ] = None,
@@ -68,6 +69,7 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
         file=config,
         bad=bad,
         seeds=seeds if seeds is not None else few.get("seeds", 20),
+        first_seed=first_seed,
         attacks=_names(attacks) or few.get("attacks", ()),
         partitions=_names(partitions) or few.get("partitions", ()),
         aggregations=_names(aggregations) or few.get("aggregations", ()),

@@ -93,7 +93,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_plan_has_each_case_once_and_others_on_few_seeds() -> None:
-    cells = plan(["iid", "dirichlet:0.5"], 3, ["sign-flip", "poisoned"], ["reputation", "mean"], others=1)
+    cells = plan(["iid", "dirichlet:0.5"], range(3), ["sign-flip", "poisoned"], ["reputation", "mean"], others=1)
     assert len(cells) == len(set(cells)) == 2 * (3 * (1 + 2) + 2)
     assert sum(c.attack == ALONE for c in cells) == 6
     assert {c.seed for c in cells if c.aggregation == "mean" and c.attack != ALONE} == {0}
