@@ -14,7 +14,7 @@ from contracts.cid import RAW, Cid
 from contracts.errors import ContentError
 from contracts.history import History
 from runner.audit.checks import Findings
-from runner.audit.models import Audited
+from runner.audit.models import Audited, version_of
 from runner.audit.sources import Evidence
 from runner.audit.task_state import Round, TaskState
 from runner.config import RunConfig
@@ -86,10 +86,9 @@ def made_with(evidence: Evidence, result: Mapping[str, Any] | None) -> str | Non
     try:
         if evidence.manifest is not None:
             found = load_json(evidence.manifest, max_bytes=MAX_BYTES, what="config.json")
-        version = found["versions"]["qrun"]
-    except (QrunError, KeyError, TypeError):
+        return version_of(found["versions"])
+    except (QrunError, KeyError, TypeError, AttributeError):
         return None
-    return version[:40] if isinstance(version, str) else None
 
 
 def check_result(

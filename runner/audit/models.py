@@ -23,7 +23,7 @@ from runner.node import Published
 from runner.publishing import Publishing, common_model
 from runner.seeds import derive, generator
 from runner.update import MAX_BYTES, Blocks, Update, UpdateError, parse_update, quantise
-from runner.versions import package_version
+from runner.versions import git_commit, package_version
 
 
 def check_config(
@@ -57,7 +57,7 @@ def check_config(
     except QrunError as error:
         problem = error.message
     if config is None or config.canonical() != data:
-        own = package_version("qrun")
+        own = version_of({"qrun": package_version("qrun"), "git_commit": git_commit()})
         if made_with is None or made_with == own:
             findings.false("config/form", form, problem, cid)
         else:
@@ -77,6 +77,14 @@ def check_config(
             f"the task was opened with {said}, the config has {is_}", cid,
         )  # fmt: skip
     return config
+
+
+def version_of(made: Mapping[str, Any]) -> str | None:
+    """The version of qrun, and the commit where it runs from a checkout, in words; None where none is named."""
+    version, commit = made.get("qrun"), made.get("git_commit")
+    if not isinstance(version, str):
+        return None
+    return f"{version[:40]} at commit {commit[:12]}" if isinstance(commit, str) else version[:40]
 
 
 def _config_bytes(findings: Findings, evidence: Evidence, digest: bytes, cid: str, claim: str) -> bytes | None:

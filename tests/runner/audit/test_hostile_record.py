@@ -83,7 +83,9 @@ def with_config(evidence: Evidence, data: bytes, version: str | None) -> Evidenc
     # A forger signs the opening anew, and so can make it fit: what is left is the config.
     call = replace(history.calls[0], data=history.calls[0].data.replace(CONFIG.digest, digest))
     history = replace(history, calls=(call, *history.calls[1:]), code=history.code.replace(CONFIG.digest, digest))
-    manifest = None if version is None else json.dumps({"versions": {"qrun": version}}).encode()
+    named, _, commit = (version or "").partition(" ")
+    versions = {"qrun": named, "git_commit": commit or None}
+    manifest = None if version is None else json.dumps({"versions": versions}).encode()
     return replace(evidence, history=history, manifest=manifest, folder=None, store=Reader([place]))
 
 
@@ -120,13 +122,18 @@ def test_a_config_of_another_version_leaves_the_audit_open(played: Path, data: b
     assert {"config/form", "models/all"} <= {check.id for check in found.findings if check.withheld}
 
 
-@pytest.mark.parametrize("version", [None, "own"])
-def test_a_config_with_settings_that_its_own_version_does_not_have_is_false(played: Path, version: str | None) -> None:
-    from runner.versions import package_version
-
+@pytest.mark.parametrize("version", [None, "1.0", "1.0 abc"])
+def test_a_config_with_settings_that_its_own_version_does_not_have_is_false(
+    played: Path, version: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.audit.models.package_version", lambda _: "1.0")
+    monkeypatch.setattr("runner.audit.models.git_commit", lambda: "abc" if version and " " in version else None)
     with gather(str(played)) as evidence:
-        found = audit(with_config(evidence, UNKNOWN, package_version("qrun") if version else None))
-    assert "zzz" in reasons(found, "false")["config/form"]
+        found = audit(with_config(evidence, UNKNOWN, version))
+        assert "zzz" in reasons(found, "false")["config/form"]
+        # Another commit of the same version may have other settings.
+        found = audit(with_config(evidence, UNKNOWN, "1.0 def"))
+    assert "made with qrun 1.0 at commit def" in reasons(found, "not checked")["config/form"]
 
 
 def test_what_the_record_hides_is_no_success(
