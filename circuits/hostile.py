@@ -57,6 +57,8 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
             raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+    except _TooLarge as error:
+        raise QrunError(f"{what} rejected: not JSON: {error}.") from None
     except (ValueError, RecursionError):
         raise QrunError(f"{what} rejected: not JSON.") from None
 
@@ -98,18 +100,22 @@ def read_regular(path: Path, *, max_bytes: int, what: str) -> bytes:
     return data
 
 
+class _TooLarge(ValueError):
+    """A number that no float holds."""
+
+
 def _finite(text: str) -> float:
     """A number; one such as 1e999, of which Python makes an infinity, is none."""
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"{text} is too large")
+        raise _TooLarge("a number is too large")
     return value
 
 
 def _whole(text: str) -> int:
     """A whole number; one that no float can hold is none that qrun writes, and breaks whoever computes with it."""
     if len(text) > MAX_DIGITS:
-        raise ValueError("a number is too long")
+        raise _TooLarge("a number is too large")
     return int(text)
 
 

@@ -38,7 +38,10 @@ class SqliteDB(BaseDB):
                 "give its URL with --chain.",
             )
         if "full" in text or "I/O" in text:
-            return LedgerError(f"the disk is full: the chain {self._path} cannot be written.", "Make room.")
+            return LedgerError(
+                f"the disk is full: the chain {self._path} cannot be written.",
+                "Make room, or begin elsewhere (--out DIR).",
+            )
         if "not a database" in text or "malformed" in text:
             return LedgerError(f"{self._path} is no chain, or is damaged ({text}).", "Name another file or folder.")
         return LedgerError(f"the chain {self._path} cannot be opened or written ({text}).", "Name another folder.")

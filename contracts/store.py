@@ -220,5 +220,7 @@ def _flush_folder(folder: Path) -> None:
 
 def _write_error(error: OSError, folder: Path) -> LedgerError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LedgerError(f"the disk is full: the store {folder} cannot be written.", "Make room.")
+        return LedgerError(
+            f"the disk is full: the store {folder} cannot be written.", "Make room, or begin elsewhere (--out DIR)."
+        )
     return LedgerError(f"the store {folder} cannot be written: {error.strerror}.", "Choose a folder you may write.")

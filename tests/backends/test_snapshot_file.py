@@ -182,7 +182,7 @@ HOSTILE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (_set(PROPS, "last_update_date", "2025-02-26T11:02:56"), "last_update_date has to have a time zone"),
     (_set(PROPS, "gates", 0, "qubits", [99]), r"gates\[0\].qubits has to be a whole number from 0 to 4"),
     (_set(PROPS, "gates", 0, "parameters", 0, "value", 1.5), r"gate_error has to be a finite number from 0 to 1"),
-    (_set(PROPS, "gates", 0, "parameters", 0, "value", 10**400), "not JSON"),
+    (_set(PROPS, "gates", 0, "parameters", 0, "value", 10**400), "a number is too large"),
     (_set(PROPS, "gates", 0, "parameters", 0, "unit", "parsec"), "unit has to be an SI unit"),
     (_set(PROPS, "qubits", 0, 0, "value", -1.0), r"qubits\[0\].T1 has to be a finite number and not negative"),
     (_set(PROPS, "qubits", 0, 0, "value", None), r"qubits\[0\].T1 has to be a finite number"),
