@@ -109,6 +109,14 @@ class _Check:
             kept["supported_instructions"] = names("supported_instructions")
         if source.get("dt") is not None:
             kept["dt"] = self.number(source["dt"], "configuration.dt", 1e-15, 1e6)
+        # What a job costs depends on these, in microseconds; a few calibrations have null or an empty list.
+        if source.get("default_rep_delay") is not None:
+            kept["default_rep_delay"] = self.number(
+                source["default_rep_delay"], "configuration.default_rep_delay", 0, 1e9
+            )
+        if source.get("rep_times"):
+            times = self.rows(source["rep_times"], "configuration.rep_times", at_most=1000)
+            kept["rep_times"] = [self.number(time, "configuration.rep_times", 0, 1e9) for time in times]
         return kept
 
     def gates(self, value: Any, qubits: int) -> list[dict[str, Any]]:
