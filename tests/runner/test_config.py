@@ -87,7 +87,7 @@ def test_the_help_names_the_true_defaults() -> None:
     import inspect
     import re
 
-    from runner.cli import experiment
+    from runner.commands.experiment import experiment
 
     defaults = config_from("nsl-kdd", {})
     tables = (defaults.model, defaults.data, defaults.federation, defaults.grades)
