@@ -128,11 +128,14 @@ class QGAN:
         z = torch.rand(count, len(self.circuit.inputs), generator=source, dtype=torch.float64)
         return (2 * z - 1) * self.settings.latent_range
 
+    def request(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> Request:
+        """What an engine is asked for `count` samples, with latents fixed by `seed`."""
+        latents = self._latents(count, torch.Generator().manual_seed(seed)).numpy()
+        return Request(self.circuit, self.observables, latents, parameters["generator"])
+
     def generate(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> FloatArray:
         """`count` generated samples, (count, features), with latents and shots fixed by `seed`."""
-        source = torch.Generator().manual_seed(seed)
-        request = Request(self.circuit, self.observables, self._latents(count, source).numpy(), parameters["generator"])
-        return self.executor.run([request], seed=seed)[0].values
+        return self.executor.run([self.request(parameters, count, seed)], seed=seed)[0].values
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -144,20 +147,23 @@ class QGAN:
         epochs: int,
         seed: int,
         progress: Progress | None = None,
+        steps: int | None = None,
     ) -> Trained:
         """Adversarial training from `start` on benign features.
 
         Args:
             start: Parameters to start from; not changed.
             data: (N, features) benign features in [-1, 1].
-            epochs: Epochs of `steps_per_epoch` generator steps.
+            epochs: How many epochs.
             seed: Fixes batches, latents, noise and shots: the same call gives the same parameters.
             progress: Called after every step.
+            steps: Generator steps an epoch; None for the settings' `steps_per_epoch`.
 
         Raises:
             QrunError: a loss is no longer finite.
         """
         s = self.settings
+        per_epoch = s.steps_per_epoch if steps is None else steps
         source = torch.Generator().manual_seed(seed)
         layer = ExpectationLayer(
             self.executor,
@@ -177,7 +183,7 @@ class QGAN:
         done = 0
         for _ in range(epochs):
             sum_g = sum_d = 0.0
-            for _ in range(s.steps_per_epoch):
+            for _ in range(per_epoch):
                 layer.step = done
                 fake = layer(self._latents(s.batch, source).to(self.dtype), angles).to(self.dtype)
                 for _ in range(s.discriminator_steps):
@@ -201,8 +207,8 @@ class QGAN:
                 sum_g, sum_d = sum_g + g, sum_d + d
                 if progress is not None:
                     progress(done, g, d)
-            losses_g.append(sum_g / s.steps_per_epoch)
-            losses_d.append(sum_d / s.steps_per_epoch)
+            losses_g.append(sum_g / per_epoch)
+            losses_d.append(sum_d / per_epoch)
         trained = {"generator": angles, **weights}
         return Trained(
             {name: value.detach().numpy().astype(np.float64) for name, value in trained.items()}, losses_g, losses_d

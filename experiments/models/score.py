@@ -42,13 +42,16 @@ class Scorer:
         model: The QGAN, its executor open.
         parameters: The model's parameters.
         seed: Fixes the generated samples that distances are taken to.
+        samples: (M, features) samples that were generated elsewhere, on a device; then no circuit is run.
     """
 
-    def __init__(self, model: QGAN, parameters: Parameters, seed: int) -> None:
+    def __init__(
+        self, model: QGAN, parameters: Parameters, seed: int = 0, *, samples: FloatArray | None = None
+    ) -> None:
         self.model = model
         self.parameters = parameters
         settings = model.settings
-        self.samples = model.generate(parameters, settings.samples, seed)
+        self.samples = model.generate(parameters, settings.samples, seed) if samples is None else samples
         self.neighbours = min(settings.neighbours, len(self.samples))
         self.ranges: tuple[tuple[float, float], ...] = (
             (-LOGIT_LIMIT, LOGIT_LIMIT),
