@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
+from backends.snapshot_file import is_file_name
 from circuits.errors import UsageError
 from experiments.settings import DataSettings, ModelSettings, Settings
-from runner.settings import FederationSettings, GradeSettings
+from runner.settings import FederationSettings, GradeSettings, RuntimeSettings
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -24,8 +25,11 @@ def canonical(values: Mapping[str, Any]) -> bytes:
 
     Of a snapshot file counts what is in it, not where it lies: the same file gives the same digest on every machine.
     """
-    if values.get("snapshot_sha256") is not None:
+    if values.get("snapshot_sha256") is not None and is_file_name(str(values.get("backend"))):
         values = {**values, "backend": "snapshot"}
+    runtime = values.get("runtime")
+    if isinstance(runtime, Mapping) and runtime.get("run_on_sha256") and is_file_name(str(runtime.get("run_on"))):
+        values = {**values, "runtime": {**runtime, "run_on": "snapshot"}}
     return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -35,12 +39,14 @@ class RunConfig(Settings):
     That holds for the same torch wheel, instruction set and device.
 
     `digest` names it: every figure in a result traces to these values, and to the data's hashes in the result.
+    `snapshot_sha256` is of a snapshot file, or of the calibration that a hardware device had when the run began.
+    `runtime` is there where IBM's Runtime has a part in the run, and is else left out of every form that is written.
     """
 
     experiment: str
     backend: str = "fake_kyiv"
     snapshot_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    engine: Literal["twin", "aer", "qml"] = "twin"
+    engine: Literal["twin", "aer", "qml", "runtime"] = "twin"
     shots: int | None = Field(None, ge=1, le=10_000_000)
     idle_noise: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -51,10 +57,20 @@ class RunConfig(Settings):
     model: ModelSettings = Field(default_factory=ModelSettings)
     federation: FederationSettings = Field(default_factory=FederationSettings)
     grades: GradeSettings = Field(default_factory=GradeSettings)
+    runtime: RuntimeSettings | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if values.get("runtime") is None:
+            # Runs without the Runtime keep the digest that they had before there was this table.
+            values.pop("runtime", None)
+        return values
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:
-        if self.model.gradient == "exact" and (self.engine == "aer" or (self.engine == "twin" and self.shots)):
+        sampled = self.engine in ("aer", "runtime") or (self.engine == "twin" and self.shots)
+        if self.model.gradient == "exact" and sampled:
             raise ValueError(
                 "model.gradient: whoever samples shots has no exact gradient; take 'spsa' or 'parameter-shift'"
             )
@@ -62,7 +78,27 @@ class RunConfig(Settings):
             raise ValueError("idle_noise: only the twin knows the noise of idle qubits; take --engine twin")
         if self.engine != "twin" and self.device == "cuda":
             raise ValueError("device: only the twin computes on a GPU; take --engine twin, or --device cpu")
+        run_on = None if self.runtime is None else self.runtime.run_on
+        if self.engine == "runtime":
+            if self.runtime is None or self.shots is None:
+                raise ValueError("engine runtime: a device samples; give shots and the table [runtime]")
+            if run_on is not None:
+                raise ValueError("runtime.run_on: the engine runtime is on its device already; name it with --backend")
+            if self.backend.strip().lower() == "ideal":
+                raise ValueError("backend: the engine runtime needs a device; ideal is none")
+        elif self.runtime is not None:
+            if run_on is None:
+                raise ValueError("runtime: for --engine runtime, or with --run-on NAME")
+            if self.engine != "twin":
+                raise ValueError("runtime.run_on: models for a device are trained on the twin; take --engine twin")
+            if run_on.strip().lower() == "ideal":
+                raise ValueError("runtime.run_on: ideal is no device")
         return self
+
+    @property
+    def uses_runtime(self) -> bool:
+        """Whether a part of the run goes through IBM's Runtime, locally or not."""
+        return self.runtime is not None
 
     def canonical(self) -> bytes:
         """The config as canonical JSON (sorted keys, no white space): what the digest is taken of."""
@@ -79,12 +115,15 @@ TABLES: dict[str, type[Settings]] = {
     "model": ModelSettings,
     "federation": FederationSettings,
     "grades": GradeSettings,
+    "runtime": RuntimeSettings,
 }
 
 
 def _unknown(where: tuple[str, ...]) -> str:
     """A hint for an unknown key: the table that it belongs into, or the nearest known key."""
     key, table = where[-1], TABLES.get(where[0]) if len(where) > 1 else None
+    if table is not None and key in RunConfig.model_fields:
+        return "It belongs above all tables."
     home = next((name for name, model in TABLES.items() if key in model.model_fields), None)
     if home is not None and (table is None or home != where[0]):
         return f"It belongs into the table [{home}]."

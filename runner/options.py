@@ -11,6 +11,9 @@ from circuits.errors import UsageError
 from experiments.base import find
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 
+RUNTIME_SAMPLES = 256
+"""Generated samples that the distance is taken to, where a device generates them and nobody says otherwise."""
+
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values without those that are None, in nested tables too."""
@@ -29,7 +32,9 @@ def nest(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the command line and Python users give them (qubits=4, partition="iid") put into their tables."""
     out: dict[str, Any] = {}
     for key, value in options.items():
-        table = next((name for name, model in TABLES.items() if key in model.model_fields), None)
+        # Some names are in several places: `shots` is the run's, `samples` the model's.
+        top = key in RunConfig.model_fields
+        table = None if top else next((name for name, model in TABLES.items() if key in model.model_fields), None)
         out = merge(out, {key: value} if table is None else {table: {key: value}})
     return out
 
@@ -72,7 +77,17 @@ def _with_backend(config: RunConfig) -> RunConfig:
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    """Aer and qml always sample; without --shots they take the default, so that the digest names the true number."""
-    if values.get("engine") in ("aer", "qml") and values.get("shots") is None:
-        return {**values, "shots": DEFAULT_SHOTS}
-    return values
+    """The values with those that an engine takes unless told, so that the digest names the true numbers.
+
+    Aer, qml and the Runtime always sample; on a device samples are few, for its minutes are.
+    """
+    out = dict(values)
+    if out.get("engine") in ("aer", "qml", "runtime") and out.get("shots") is None:
+        out["shots"] = DEFAULT_SHOTS
+    if out.get("engine") == "runtime":
+        # A table that is no table is told of by the config's own check.
+        model, runtime = out.get("model", {}), out.get("runtime")
+        if isinstance(model, Mapping) and model.get("samples") is None:
+            out["model"] = {**model, "samples": RUNTIME_SAMPLES}
+        out["runtime"] = {} if runtime is None else runtime
+    return out

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from backends.runtime.types import RuntimeOptions
 from contracts.reputation import Rules
 from experiments.settings import NonNegative, Positive, Settings
 
@@ -89,3 +90,45 @@ class FederationSettings(Settings):
         """As the contract takes them."""
         names = Rules.__dataclass_fields__
         return Rules(**{name: getattr(self, name) for name in names})
+
+
+class RuntimeSettings(Settings):
+    """What defines the results of IBM's Runtime, local or real: how a circuit is run, and on which device besides.
+
+    The fields from `run_on` on are of a run that is trained elsewhere (on the twin), and whose trained models then go
+    to a device.
+    """
+
+    dynamical_decoupling: Literal["off", "XX", "XpXm", "XY4"] = Field(
+        "off", description="Sequence of pulses on qubits that wait."
+    )
+    twirling: Literal["off", "gates", "measure", "all"] = Field(
+        "off", description="Random Paulis around two-qubit gates, before readout, or both."
+    )
+    resilience_level: Literal[0, 1, 2] | None = Field(
+        None, description="None: counts from the Sampler; 0, 1, 2: the Estimator's error mitigation."
+    )
+    run_on: str | None = Field(None, description="Device that the trained models go to.")
+    run_on_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Of its calibration, if not packed.")
+    shots: int = Field(1024, ge=1, le=10_000_000, description="A circuit, on run_on.")
+    samples: int = Field(256, ge=16, le=65_536, description="Generated samples on run_on.")
+    fine_tune: int = Field(
+        0, ge=0, le=100_000, description="Generator steps by SPSA on run_on, after the last round's training."
+    )
+
+    @model_validator(mode="after")
+    def _of_a_device(self) -> RuntimeSettings:
+        if self.run_on is None:
+            for name in ("run_on_sha256", "shots", "samples", "fine_tune"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of the device that trained models go to: give --run-on NAME with it")
+        return self
+
+    def options(self, shots: int) -> RuntimeOptions:
+        """As the runtime engine takes them."""
+        return RuntimeOptions(
+            shots=shots,
+            dynamical_decoupling=self.dynamical_decoupling,
+            twirling=self.twirling,
+            resilience_level=self.resilience_level,
+        )

@@ -10,6 +10,7 @@ from circuits.errors import UsageError
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.options import config_from
 from runner.seeds import derive
+from runner.settings import RuntimeSettings
 
 
 def test_defaults_are_the_demo() -> None:
@@ -59,7 +60,7 @@ def test_aer_says_how_many_shots_it_takes_and_the_twin_takes_what_it_is_given() 
         ({"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
         ({"engine": "aer", "device": "cuda"}, "--engine twin"),
         ({"engine": "aer", "idle_noise": True}, "--engine twin"),
-        ({"engine": "aerr"}, "'twin', 'aer' or 'qml'"),
+        ({"engine": "aerr"}, "'twin', 'aer', 'qml' or 'runtime'"),
         ({"model": {"qubits": 1}}, "model.qubits = 1"),
         ({"model": {"entanglement": "ring"}}, "model.entanglement"),
         ({"model": {"generator_rate": float("nan")}}, "model.generator_rate"),
@@ -138,12 +139,73 @@ def test_seeds_are_apart() -> None:
 
 
 def test_options_find_their_tables() -> None:
-    """A keyword of any table goes where it belongs: names are in one table only."""
+    """A keyword of any table goes where it belongs: a name that is in two is the first one's."""
     config = config_from("nsl-kdd", {"norm_bound": 5.0, "signatures": "ml-dsa-65", "aggregation": "krum", "qubits": 3})
     assert config.grades.norm_bound == 5.0
     assert (config.federation.signatures, config.federation.aggregation) == ("ml-dsa-65", "krum")
     names = [name for table in TABLES.values() for name in table.model_fields]
-    assert len(set(names)) == len(names)
+    # `samples` without a table is the model's; a device's stands in [runtime], as its shots do.
+    assert sorted(names) == sorted([*set(names), "samples"])
+    assert config_from("nsl-kdd", {"samples": 32}).model.samples == 32
+    assert config_from("nsl-kdd", {"shots": 32}).shots == 32
     assert not set(names) & set(RunConfig.model_fields)
     with pytest.raises(UsageError, match=r"grades\.norm_bound = -1"):
         config_from("nsl-kdd", {"norm_bound": -1})
+
+
+DEFAULT_DIGEST = "9244d77dcebb6ca05e512a399828b68e5f8a535f8715c276f0c7ed457f8ea064"
+"""Of the defaults, since before there was a table [runtime]."""
+
+
+def test_a_run_without_the_runtime_keeps_its_digest() -> None:
+    config = config_from("nsl-kdd", {})
+    assert config.digest.hex() == DEFAULT_DIGEST
+    assert "runtime" not in config.model_dump(mode="json")
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_runtime_samples_and_takes_few_samples_unless_told() -> None:
+    config = config_from("nsl-kdd", {"engine": "runtime"})
+    assert (config.shots, config.model.samples, config.runtime) == (1024, 256, RuntimeSettings())
+    assert config.digest != config_from("nsl-kdd", {"engine": "aer", "samples": 256}).digest
+    told = config_from("nsl-kdd", {"engine": "runtime", "shots": 64, "samples": 32})
+    assert (told.shots, told.model.samples) == (64, 32)
+    assert config_from("nsl-kdd", {"run_on": "fake_kyiv"}).model.samples == 512
+
+
+def test_every_value_of_the_runtime_counts_in_the_digest() -> None:
+    base = {"engine": "runtime"}
+    ways = [{}, {"dynamical_decoupling": "XX"}, {"twirling": "all"}, {"resilience_level": 0}, {"resilience_level": 1}]
+    on = [{}, {"run_on": "fake_kyiv"}, {"run_on": "fake_kyiv", "fine_tune": 3}]
+    on += [{"run_on": "fake_fez"}, {"run_on": "fake_kyiv", "runtime": {"shots": 64}}]
+    digests = [config_from("nsl-kdd", {**base, **way}).digest for way in ways]
+    digests += [config_from("nsl-kdd", way).digest for way in on]
+    assert len(set(digests)) == len(ways) + len(on)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"engine": "runtime", "backend": "ideal"}, "needs a device"),
+        ({"engine": "runtime", "run_on": "fake_kyiv"}, "--backend"),
+        ({"engine": "runtime", "device": "cuda"}, "--engine twin"),
+        ({"engine": "runtime", "idle_noise": True}, "--engine twin"),
+        ({"engine": "runtime", "gradient": "exact"}, "spsa"),
+        ({"engine": "runtime", "fine_tune": 3}, "--run-on"),
+        ({"engine": "runtime", "dynamical_decoupling": "XXX"}, "runtime.dynamical_decoupling = 'XXX'"),
+        ({"engine": "runtime", "twirling": "some"}, "runtime.twirling"),
+        ({"engine": "runtime", "resilience_level": 3}, "runtime.resilience_level = 3"),
+        ({"engine": "runtime", "runtime": 3}, "runtime = 3"),
+        ({"twirling": "all"}, "--engine runtime"),
+        ({"run_on": "ideal"}, "no device"),
+        ({"engine": "aer", "run_on": "fake_kyiv"}, "--engine twin"),
+        ({"run_on": "fake_kyiv", "fine_tune": -1}, "runtime.fine_tune = -1"),
+        ({"run_on": "fake_kyiv", "runtime": {"samples": 3}}, "runtime.samples = 3"),
+        ({"data": {"shots": 3}}, "above all tables"),
+    ],
+)
+def test_what_does_not_fit_the_runtime_is_named_in_one_line(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config_from("nsl-kdd", values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
