@@ -1,0 +1,115 @@
+"""QiskitRuntimeService with two habits less: it repeats no POST, and looks for no instance of a stand-in at IBM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qiskit_ibm_runtime import QiskitRuntimeService
+from qiskit_ibm_runtime.api.client import RuntimeClient
+from qiskit_ibm_runtime.api.session import STATUS_FORCELIST, PostForcelistRetry
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.retry import Retry
+
+from backends.runtime.account import is_ibm
+
+TIMEOUT = (10.0, 120.0)
+"""Seconds to connect, and between two pieces of an answer; the client's own are 5 and for ever."""
+
+
+class Once(PostForcelistRetry):
+    """The client's way to repeat requests, without POST: a lost answer does not say that nothing was done.
+
+    A POST is repeated only where no connection came about, so that nobody can have read it.
+    """
+
+    def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+        """Whether an answer with this status is asked for again."""
+        if method.upper() == "POST":
+            return False
+        return bool(super().is_retry(method, status_code, has_retry_after))
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: Any = None,
+    ) -> Retry:
+        """The next attempt; raises where there is to be none."""
+        unheard = isinstance(error, ConnectTimeoutError | NewConnectionError)
+        if error is not None and (method or "").upper() == "POST" and not unheard:
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+class Service(QiskitRuntimeService):
+    """QiskitRuntimeService whose clients, also those that it makes later, repeat no POST.
+
+    Its constructor logs why an instance lists no devices and goes on; `check` raises it.
+    """
+
+    def __init__(self, **account: Any) -> None:
+        self._unlisted: dict[str, Exception] = {}
+        super().__init__(**account)
+        for client in (self._active_api_client, *self._api_clients.values()):
+            self._adapt(client)
+
+    def _adapt(self, client: RuntimeClient) -> RuntimeClient:
+        """Let a client repeat no POST, and remember why it lists no devices."""
+        if getattr(client, "_qrun", False):
+            return client
+        repeat_no_post(client)
+        list_backends = client.list_backends
+
+        def remembering(include_mocks: bool = False) -> list[dict[str, Any]]:
+            try:
+                found: list[dict[str, Any]] = list_backends(include_mocks)
+            except Exception as error:
+                self._unlisted[client._instance] = error
+                raise
+            self._unlisted.pop(client._instance, None)
+            return found
+
+        client.list_backends = remembering
+        client._qrun = True
+        return client
+
+    def _create_new_cloud_api_client(self, instance: str) -> RuntimeClient:
+        return self._adapt(super()._create_new_cloud_api_client(instance))
+
+    def _discover_backends_from_instance(self, instance: str) -> list[tuple[str, bool]]:
+        self._adapt(self._active_api_client)
+        return super()._discover_backends_from_instance(instance)
+
+    def instances(self) -> Sequence[dict[str, Any]]:
+        """The account's instances; of a service that is not IBM's the one that was given, whatever it is."""
+        if self._account.instance and not is_ibm(self._account.url):
+            crn = self._account.instance
+            return [{"crn": crn, "plan": "unknown", "name": "", "tags": [], "pricing_type": "unknown"}]
+        return super().instances()
+
+    def check(self) -> None:
+        """Raise what kept all instances from listing their devices; one of several may."""
+        if self._unlisted and not self._backends_info_per_instance:
+            raise next(iter(self._unlisted.values()))
+
+
+def repeat_no_post(client: RuntimeClient) -> None:
+    """Switch off the repetition of POST requests; all others keep theirs."""
+    session = client._session
+    old = session.get_adapter("https://cloud.ibm.com").max_retries
+    retry = Once(
+        total=old.total,
+        connect=old.connect,
+        # What the client means by `connect`: a refused connection and an unknown host are "other" in urllib3 2.
+        other=old.connect,
+        backoff_factor=old.backoff_factor,
+        status_forcelist=STATUS_FORCELIST,
+    )
+    for prefix in ("http://", "https://"):
+        session.mount(prefix, HTTPAdapter(max_retries=retry))
+    session._timeout = TIMEOUT
