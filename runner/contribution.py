@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from eth_account.signers.local import LocalAccount
 
+from backends.runtime.labels import labelled
 from circuits.errors import QrunError
 from contracts.errors import ContractRevert
 from contracts.records import RESOURCE_NAMES, Phase
 from contracts.rounds import FederatedRounds
 from contracts.signatures import mldsa_key, sign
+from experiments.models.qgan import QGAN, Trained
 from runner.keys import NodeKeys
 from runner.meter import Meter
 from runner.node import Peer
@@ -24,18 +28,46 @@ from runner.update import Blocks, Input, Update, UpdateError, blocks_digest, nor
 
 
 @dataclass(frozen=True)
+class Tuner:
+    """A node's model on the device that it is fine-tuned on, what counts its circuits there, and generator steps."""
+
+    model: QGAN
+    meter: Meter
+    steps: int
+
+
+@dataclass(frozen=True)
 class Member:
-    """A node of this process: its peer, its account, its keys, and what counts its circuits."""
+    """A node of this process: its peer, its account, its keys, what counts its circuits, and where it is fine-tuned."""
 
     peer: Peer
     account: LocalAccount
     keys: NodeKeys
     meter: Meter
+    tuner: Tuner | None = None
 
     @property
     def index(self) -> int:
         """The node's number."""
         return self.peer.index
+
+
+def _took(seconds: float, meter: Meter) -> dict[str, float]:
+    """Resources, by name."""
+    return dict(zip(RESOURCE_NAMES, (seconds, meter.circuits, meter.shots, meter.qpu_seconds), strict=True))
+
+
+def _add(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one[name] + other[name] for name in RESOURCE_NAMES}
+
+
+def _told(trained: Trained, where: str, resources: Mapping[str, float]) -> dict[str, Any]:
+    losses = {"generator": trained.generator_loss, "discriminator": trained.discriminator_loss}
+    return {
+        "parameters": trained.parameters,
+        "losses": {f"{name}{where}": values for name, values in losses.items()},
+        "resources": dict(resources),
+    }
 
 
 def in_time(step: Callable[[], object]) -> bool:
@@ -49,9 +81,11 @@ def in_time(step: Callable[[], object]) -> bool:
     return True
 
 
-def steps(peer: Peer) -> int:
-    """Generator steps of a round."""
-    return peer.model.settings.epochs * peer.model.settings.steps_per_epoch
+def steps(member: Member, *, last: bool) -> int:
+    """Generator steps of a node in a round; in the last one with those on the device."""
+    settings = member.peer.model.settings
+    tuned = 0 if member.tuner is None or not last else member.tuner.steps
+    return settings.epochs * settings.steps_per_epoch + tuned
 
 
 class Contributor:
@@ -75,30 +109,35 @@ class Contributor:
         """What a fact about a node in a round is kept under."""
         return f"{what}/{number}/{self.contract.base_of(number)}/{node}"
 
+    def steps(self, member: Member, number: int) -> int:
+        """Generator steps of a node in a round."""
+        return steps(member, last=self._last(number))
+
+    def _last(self, number: int) -> bool:
+        return number == self.contract.task.max_rounds
+
     def contribute(self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...]) -> None:
-        """Train, sign and submit, unless the chain has this node's model, or the time for it is over."""
-        contract, peer = self.contract, member.peer
+        """Train, measure, sign and submit, unless the chain has this node's model, or the time for it is over."""
+        contract = self.contract
         earlier = contract.submission(number, member.index)
         if earlier is None and contract.phase() is not Phase.SUBMIT:
-            self.reporter.skip(steps(peer))
+            self.reporter.skip(self.steps(member, number))
             self._tell_late(member, number)
             return
-        kept = self._train(member, number, start, inputs, None if earlier is None else earlier.cid)
+        wanted = None if earlier is None else earlier.cid
+        kept, measured = self._make(member, number, start, inputs, wanted)
         signature = self._sign(member, number, kept["cid"], None if earlier is None else earlier.signature)
         if earlier is not None:
             return
-        with self.memory.phase("validation"), peer.model.executor:
-            update = self.publishing.own(kept["cid"])
-            metrics = peer.measure(update)
         with self.memory.phase("chain"):
             done = in_time(
                 lambda: contract.submit(
                     member.account,
                     number,
                     kept["cid"],
-                    metrics.to_dict(),
+                    measured["metrics"],
                     signature=signature,
-                    resources=kept["resources"],
+                    resources=measured["resources"],
                 )
             )
         if not done:
@@ -111,12 +150,43 @@ class Contributor:
             "reputation.",
         )
 
+    def _make(
+        self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...], cid: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Train, and unless the chain has the model (`cid`), measure it.
+
+        Both in one opening of the engine, so that a device is asked for one session a node and round; it is closed
+        before anything waits for others, and then it is known what the session was charged.
+
+        Returns:
+            What is kept of the training (`_train`), and of the measuring: metrics, and the resources of both.
+        """
+        key, meter = self.key("measured", number, member.index), member.meter
+        measured: dict[str, Any] | None = self.memory.get(key)
+        with member.peer.model.executor:
+            kept = self._train(member, number, start, inputs, cid)
+            if measured is not None or cid is not None:
+                return kept, measured or {}
+            meter.reset()
+            begin = time.perf_counter()
+            with self.memory.phase("validation"), self._labelled("measure", member, number):
+                metrics = member.peer.measure(self.publishing.own(kept["cid"]))
+            seconds = time.perf_counter() - begin
+        took = _add(kept["resources"], _took(seconds, meter))
+        measured = {"metrics": metrics.to_dict(), "resources": {name: round(v, 3) for name, v in took.items()}}
+        self.memory.put(key, measured)
+        return kept, measured
+
+    def _labelled(self, purpose: str, member: Member, number: int) -> AbstractContextManager[object]:
+        return labelled(purpose, round_=number, base=self.contract.base_of(number), node=member.index)
+
     def _train(
         self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...], cid: str | None
     ) -> dict[str, Any]:
         """Train and publish; or find what an earlier attempt published, `cid` if the chain has it.
 
-        A model that was published and is not in the store any more is trained again: it has to come out the same.
+        A model that was published and is not in the store any more is trained again: it has to come out the same. The
+        engine is open.
 
         Returns:
             What is kept of it: cid, losses, and the resources that it took (never part of the model).
@@ -127,21 +197,11 @@ class Contributor:
         peer, key = member.peer, self.key("trained", number, member.index)
         known: dict[str, Any] | None = self.memory.get(key)
         wanted = cid if cid is not None else (None if known is None else str(known["cid"]))
-        per_epoch = peer.model.settings.steps_per_epoch
         if wanted is not None and known is not None and self.store.has(wanted):
-            self.reporter.skip(steps(peer))
+            self.reporter.skip(self.steps(member, number))
             return known
-
-        def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
-            epoch = (done - 1) // per_epoch + 1
-            self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
-
-        member.meter.reset()
-        begin = time.perf_counter()
-        with self.memory.phase("training"), peer.model.executor:
-            trained = peer.train(number, start, progress)
-        seconds = time.perf_counter() - begin
-        blocks = quantise(trained.parameters)
+        trained = self._parameters(member, number, start)
+        blocks = quantise(trained["parameters"])
         bound = peer.grades.norm_bound
         for name, block in blocks.items():
             if not norm_allowed(block.reshape(-1).tolist(), bound):
@@ -158,15 +218,57 @@ class Contributor:
                 "gives another one.",
                 "The run goes on only where its blocks are, or with the versions that it was begun with.",
             )
-        meter = member.meter
-        took = (round(seconds, 3), meter.circuits, meter.shots, round(meter.qpu_seconds, 3))
-        kept = known or {
-            "cid": made,
-            "losses": {"generator": trained.generator_loss, "discriminator": trained.discriminator_loss},
-            "resources": dict(zip(RESOURCE_NAMES, took, strict=True)),
-        }
+        kept = known or {"cid": made, "losses": trained["losses"], "resources": trained["resources"]}
         self.memory.put(key, kept)
         return kept
+
+    def _parameters(self, member: Member, number: int, start: Blocks) -> dict[str, Any]:
+        """Train, on a device too where the round asks for it: parameters (float64 arrays), losses and resources."""
+        per_epoch = member.peer.model.settings.steps_per_epoch
+
+        def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
+            epoch = (done - 1) // per_epoch + 1
+            self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
+
+        def train() -> dict[str, Any]:
+            member.meter.reset()
+            begin = time.perf_counter()
+            with self.memory.phase("training"), self._labelled("train", member, number):
+                trained = member.peer.train(number, start, progress)
+            return _told(trained, "", _took(time.perf_counter() - begin, member.meter))
+
+        tuner = member.tuner
+        if tuner is None or not self._last(number):
+            return train()
+        key = self.key("before the device", number, member.index)
+        begun: dict[str, Any] | None = self.memory.get(key)
+        if begun is None:
+            begun = train()
+            # Kept whole: what the device is asked for must not hang on how another machine rounds.
+            plain = {name: block.tolist() for name, block in begun["parameters"].items()}
+            self.memory.put(key, {**begun, "parameters": plain})
+        else:
+            self.reporter.skip(steps(member, last=False))
+        return self._fine_tune(member, tuner, number, begun)
+
+    def _fine_tune(self, member: Member, tuner: Tuner, number: int, begun: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on for some steps on the device, in a session of its own."""
+        epoch = member.peer.model.settings.epochs + 1
+
+        def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
+            self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
+
+        start = {name: np.asarray(block, dtype=np.float64) for name, block in begun["parameters"].items()}
+        tuner.meter.reset()
+        begin = time.perf_counter()
+        with self.memory.phase("fine-tuning"), self._labelled("fine-tune", member, number), tuner.meter:
+            trained = member.peer.fine_tune(number, tuner.model, start, tuner.steps, progress)
+        told = _told(trained, "_on_device", _took(time.perf_counter() - begin, tuner.meter))
+        return {
+            "parameters": told["parameters"],
+            "losses": {**begun["losses"], **told["losses"]},
+            "resources": _add(begun["resources"], told["resources"]),
+        }
 
     def _sign(self, member: Member, number: int, cid: str, wanted: str | None) -> str:
         """Sign and publish, or find the signature that was made before; its CID.

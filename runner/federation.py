@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.runtime.labels import labelled
 from circuits.errors import QrunError
 from contracts.records import SettlementRecord
 from contracts.rounds import FederatedRounds
@@ -170,7 +171,7 @@ class Federation:
     def _measure_aggregate(self, number: int) -> Metrics:
         base, blocks, inputs = self.publishing.aggregate(number)
         peer = self.members[0].peer
-        with peer.model.executor:
+        with labelled("aggregate", round_=number, base=self.contract.base_of(number)), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), number)
         stage = self._stage(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, stage)
@@ -190,7 +191,8 @@ class Federation:
         model = common_model(self.config, self.publishing.map_cid, base, blocks, inputs)
         cid = self.store.put(model)
         peer = self.members[0].peer
-        with peer.model.executor:
+        # On a device this asks for what was measured after the round: it is answered from the job that is kept.
+        with labelled("final", round_=base), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), base)
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, self._stage("final", model))
         metrics = judge.score(scorer, calibration)
@@ -198,7 +200,7 @@ class Federation:
         for j, published in sorted(self.publishing.published(base).items() if base else []):
             if published.update is None:
                 continue
-            with self.peers[j].model.executor:
+            with labelled("final", round_=base, node=j), self.peers[j].model.executor:
                 own = self.peers[j].scorer(dequantise(published.update.blocks), base)
             nodes[j] = judge.score(own, own.calibrate(self.peers[j].validation_features))
         return Final(cid, base, metrics, nodes)

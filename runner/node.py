@@ -109,6 +109,27 @@ class Peer:
             progress=progress,
         )
 
+    def fine_tune(
+        self, round_: int, model: QGAN, start: Parameters, steps: int, progress: Progress | None = None
+    ) -> Trained:
+        """Go on training on a device.
+
+        Args:
+            round_: The round.
+            model: The same model on the device, its executor open.
+            start: What training on the twin came to.
+            steps: Generator steps.
+            progress: Called after every step, with the steps done on the device.
+        """
+        return model.train(
+            start,
+            self.train_features,
+            epochs=1,
+            steps=steps,
+            seed=derive(self.seed, "fine-tune", self.index, round_),
+            progress=progress,
+        )
+
     def scorer(self, parameters: Parameters, round_: int) -> Scorer:
         """A scorer with the round's common latents, so that models differ by their parameters only."""
         return Scorer(self.model, parameters, derive(self.seed, "samples", round_))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from circuits.errors import QrunError
 from contracts.records import Phase
 from contracts.rounds import FederatedRounds
-from runner.contribution import Contributor, Member, in_time, steps
+from runner.contribution import Contributor, Member, in_time
 from runner.keys import grade_salt
 from runner.node import Peer
 from runner.progress import Reporter
@@ -62,7 +62,7 @@ class RoundPlayer:
         here = self._here(number)
         for member in self.members:
             if member not in here:
-                self.reporter.skip(steps(member.peer))
+                self.reporter.skip(self.contributor.steps(member, number))
         self.recall(contract.base_of(number))
         starts = {}
         for member in here:
