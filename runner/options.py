@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.engines import DEFAULT_SHOTS
-from circuits.errors import UsageError
+from backends.runtime.types import Tell, silent
+from circuits.errors import QrunError, UsageError
 from experiments.base import find
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 
@@ -39,11 +40,23 @@ def nest(options: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def config_from(experiment: str, options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
+def config_from(
+    experiment: str, options: Mapping[str, Any], file: Path | None = None, *, tell: Tell = silent
+) -> RunConfig:
     """The run's config: the experiment's defaults, the file's values over them, the options over both.
+
+    A hardware device is asked for its calibration here (unless the config names one that is kept), for that is part of
+    what defines the run; `least-busy` and `best` become the name of one.
+
+    Args:
+        experiment: Its name.
+        options: As the command line and Python users give them.
+        file: TOML file of values.
+        tell: Told which device was chosen, and why.
 
     Raises:
         UsageError: unknown experiment, key or value, in one line.
+        ServiceError: a hardware device is named, and the service cannot be asked.
     """
     found = find(experiment)
     values = merge({"experiment": experiment}, found.defaults())
@@ -53,27 +66,74 @@ def config_from(experiment: str, options: Mapping[str, Any], file: Path | None =
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
         build_config(_complete(merge(values, from_file)), origin=str(file))
         values = merge(values, from_file)
-    config = build_config(_complete(merge(values, nest(given(options)))))
-    return _with_backend(config)
+    values = merge(values, nest(given(options)))
+    runtime = values.get("runtime")
+    if isinstance(runtime, Mapping) and runtime.get("run_on") is not None:
+        # A twin of the device that its models go to, unless another is named.
+        values = {"backend": runtime["run_on"], **values}
+    return _with_backends(build_config(_complete(values)), tell)
 
 
-def _with_backend(config: RunConfig) -> RunConfig:
-    """The config with the backend's name spelled out, and the hash of its content where it is a file.
+def _with_backends(config: RunConfig, tell: Tell) -> RunConfig:
+    """The config with its devices' names spelled out, and the hashes of the files or calibrations that they stand for.
 
     Raises:
         UsageError: No such backend or file; or the config asks for a file of another content.
     """
+    name, sha256 = _spelled(
+        config.backend, config.snapshot_sha256, config, tell, key="snapshot_sha256", option="--backend"
+    )
+    update: dict[str, Any] = {"backend": name, "snapshot_sha256": sha256}
+    runtime = config.runtime
+    if runtime is not None and runtime.run_on is not None:
+        if runtime.run_on == config.backend and runtime.run_on_sha256 in (None, sha256):
+            there = name, sha256  # asked once: a calibration may change between two looks
+        else:
+            wanted = runtime.run_on_sha256
+            there = _spelled(runtime.run_on, wanted, config, tell, key="runtime.run_on_sha256", option="--run-on")
+        update["runtime"] = runtime.model_copy(update={"run_on": there[0], "run_on_sha256": there[1]})
+    return config.model_copy(update=update)
+
+
+def _spelled(
+    name: str, wanted: str | None, config: RunConfig, tell: Tell, *, key: str, option: str
+) -> tuple[str, str | None]:
+    """A device's own name, and the SHA-256 of its file or calibration, hex; None where the name says it all."""
+    if name.strip().lower().startswith("ibm_") or name.strip().lower() in ("least-busy", "best"):
+        return _hardware(name, wanted, config, tell, key)
     from backends.catalog import canonical_name, snapshot_of
 
-    snapshot = snapshot_of(config.backend)
-    found, wanted = None if snapshot is None else snapshot.sha256, config.snapshot_sha256
+    snapshot = snapshot_of(name)
+    found = None if snapshot is None else snapshot.sha256
     if wanted not in (None, found):
         raise UsageError(
-            f"snapshot_sha256 = {wanted[:12]}..., but {config.backend} "
+            f"{key} = {wanted[:12]}..., but {name} "
             + ("is no snapshot file." if found is None else f"has {found[:12]}...."),
-            "Give the file that is meant with --backend, or leave snapshot_sha256 out.",
+            f"Give the file that is meant with {option}, or leave {key} out.",
         )
-    return config.model_copy(update={"backend": canonical_name(config.backend), "snapshot_sha256": found})
+    return canonical_name(name), found
+
+
+def _hardware(name: str, wanted: str | None, config: RunConfig, tell: Tell, key: str) -> tuple[str, str]:
+    """A hardware device's name and the SHA-256 of its calibration, which is kept."""
+    from backends import live
+    from runner import calibration
+
+    if wanted is not None:
+        try:
+            snapshot = calibration.find(name, wanted)
+        except QrunError:
+            raise UsageError(
+                f"{key} = {wanted[:12]}..., and no such calibration of {name} is kept here.",
+                f"Leave {key} out to take the device's present one.",
+            ) from None
+        return snapshot.name, wanted
+    if not live.is_concrete(name):
+        name, why = live.pick(name, find(config.experiment).ansatz(config.model))
+        tell("Device", why)
+    fetched = live.fetch(name)
+    calibration.keep(fetched.content)
+    return fetched.name, fetched.sha256
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:

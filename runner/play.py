@@ -17,6 +17,7 @@ import torch
 from eth_account import Account
 
 from backends.devices import device_name
+from backends.runtime.types import RuntimeContext
 from circuits.errors import QrunError, QrunWarning
 from contracts.chain import Chain, connect
 from contracts.cid import parse_cid
@@ -32,6 +33,7 @@ from runner.config import RunConfig
 from runner.contribution import Member
 from runner.federation import Federation
 from runner.keys import RunKeys, load_or_create
+from runner.ledger import RunLedger
 from runner.measure import Judge
 from runner.meter import Meter
 from runner.node import Peer
@@ -76,6 +78,9 @@ class Play:
     made_with: Mapping[str, str | None]
     reporter: Reporter
     prepared: Prepared
+    ledger: RunLedger
+    runtime: RuntimeContext | None = None
+    """There where the config has a part for IBM's Runtime."""
 
     def play(self) -> dict[str, Any]:
         """Everything from the data to the result. What chain and store have already is not done again."""
@@ -267,7 +272,10 @@ class Play:
 
     def _member(self, index: int, study: Study, opened: Opened) -> Member:
         config = self.config
-        model = model_for(config, self.prepared.target, self.prepared.circuit, self.prepared.device)
+        prepared = self.prepared
+        model = model_for(
+            config, prepared.target, prepared.circuit, prepared.device, runtime=self.runtime, ledger=self.ledger
+        )
         meter = model.executor = Meter(model.executor)
         peer = Peer(
             index=index,

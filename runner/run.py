@@ -11,8 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.runtime.errors import Detached
+from backends.runtime.types import Access, RuntimeContext
 from circuits.errors import QrunError
+from runner import calibration
+from runner.access import Said, is_hardware, is_sound, to_json
+from runner.affordable import affordable
 from runner.config import RunConfig
+from runner.ledger import RunLedger
 from runner.options import config_from
 from runner.places import Places
 from runner.play import Play
@@ -43,6 +49,7 @@ def run(
     chain: str | None = None,
     ipfs: str | None = None,
     config: Path | str | None = None,
+    said: Said | None = None,
     reporter: Reporter | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -55,17 +62,21 @@ def run(
         chain: JSON-RPC URL; None for a chain in the run's folder.
         ipfs: Address of an IPFS daemon; None for a store in the run's folder.
         config: TOML file of values.
+        said: How IBM's service may be asked, for a run that sends it jobs.
         reporter: Told of the progress; without one, what has to be known (stand-in data ...) is a warning.
         **options: Values of RunConfig and its tables, e.g. backend="fake_kyiv", rounds=3, qubits=4; they win.
 
     Raises:
         QrunError: with one line that says what to do.
         LedgerError: the same, of chain and store.
+        Detached: all that could be sent is sent, and `said` was not to wait for it.
     """
+    reporter = reporter or Warn()
     outcome = start(
-        config_from(experiment, options, None if config is None else Path(config)),
+        config_from(experiment, options, None if config is None else Path(config), tell=reporter.notice),
         Places(None if data_dir is None else Path(data_dir), chain, ipfs),
         out=None if out is None else Path(out),
+        said=said,
         reporter=reporter,
     )
     return outcome.result
@@ -77,18 +88,33 @@ def resume(
     data_dir: Path | str | None = None,
     chain: str | None = None,
     ipfs: str | None = None,
+    said: Said | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Go on with a run that stopped, and give its result. Arguments and errors as for `run`."""
     where = Places(None if data_dir is None else Path(data_dir), chain, ipfs)
-    return go_on(name, places=where, reporter=reporter).result
+    return go_on(name, places=where, said=said, reporter=reporter).result
 
 
-def start(config: RunConfig, places: Places, *, out: Path | None = None, reporter: Reporter | None = None) -> Outcome:
-    """Enter a new run in a folder of its own, and play it to the end."""
-    reporter = reporter or Warn()
+def start(
+    config: RunConfig,
+    places: Places,
+    *,
+    out: Path | None = None,
+    said: Said | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Enter a new run in a folder of its own, and play it to the end.
+
+    Raises:
+        Detached: all that could be sent to devices is sent, and `said` was not to wait for it; it names the run.
+    """
+    reporter, said = reporter or Warn(), said or Said()
+    said.fits(config)
+    access = said.access()
     prepared = prepare(config, reporter)
-    manifest = {
+    affordable(config, prepared, access, reporter)
+    manifest: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest.hex(),
         "places": places.to_json(),
@@ -96,11 +122,16 @@ def start(config: RunConfig, places: Places, *, out: Path | None = None, reporte
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
+    if config.runtime is not None:
+        manifest["access"] = to_json(access)
     index = RunIndex()
     try:
         info = index.create(f"{config.experiment}-{config.digest.hex()[:8]}", out, manifest)
         try:
-            return _play(info, index.manifest(info.run), config, places, prepared=prepared, reporter=reporter)
+            manifest = index.manifest(info.run)
+            return _play(info, manifest, config, places, prepared=prepared, access=access, reporter=reporter)
+        except Detached:
+            raise
         except Exception as error:
             if not _forget_if_empty(index, info):
                 error.add_note(f"Go on with: qrun runs resume {info.run}")
@@ -116,6 +147,7 @@ def _play(
     places: Places,
     *,
     prepared: Prepared,
+    access: Access,
     reporter: Reporter,
 ) -> Outcome:
     with on_disk(info.path), locked(info.path):
@@ -124,15 +156,43 @@ def _play(
             return Outcome(info.run, info.path, read_result(info.path))
         if not (info.path / "config.json").exists():
             write_durably(info.path / "config.json", json.dumps(manifest, indent=2).encode())
+        _keep_calibrations(config, info.path)
         store = RunStore(info.run, info.path, spent=prepared.seconds)
         try:
             store.add_seconds("compiling", prepared.seconds)
-            result = Play(config, places, store, manifest["versions"], reporter, prepared).play()
+            runtime = None
+            if config.runtime is not None:
+                store.put("access", to_json(access))
+                runtime = context(config, access, info.run, reporter)
+            play = Play(config, places, store, manifest["versions"], reporter, prepared, RunLedger(store), runtime)
+            result = play.play()
+        except Detached as left:
+            left.run = info.run
+            raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted. Go on with: qrun runs resume {info.run}") from None
         finally:
             store.close()
     return Outcome(info.run, info.path, result)
+
+
+def context(config: RunConfig, access: Access, run: str, reporter: Reporter) -> RuntimeContext:
+    """What the runtime engine is handed, for a config that has a part for it."""
+    if config.runtime is None or (config.runtime.run_on is None and config.shots is None):
+        raise ValueError("the config has no part for IBM's Runtime")
+    shots = config.runtime.shots if config.runtime.run_on is not None else config.shots
+    return RuntimeContext(config.runtime.options(shots or 0), access, run, reporter.notice)
+
+
+def _keep_calibrations(config: RunConfig, folder: Path) -> None:
+    """Put the calibrations of hardware devices into the run's folder: it goes on from there, without the service."""
+    run_on = config.runtime
+    for name, sha256 in (
+        (config.backend, config.snapshot_sha256),
+        *([] if run_on is None else [(run_on.run_on, run_on.run_on_sha256)]),
+    ):
+        if name is not None and sha256 is not None and is_hardware(name):
+            calibration.keep(calibration.find(name, sha256, folder).content, folder)
 
 
 def _forget_if_empty(index: RunIndex, info: RunInfo) -> bool:
@@ -151,14 +211,24 @@ def _forget_if_empty(index: RunIndex, info: RunInfo) -> bool:
     return False
 
 
-def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None = None) -> Outcome:
+def go_on(
+    name: str, *, places: Places | None = None, said: Said | None = None, reporter: Reporter | None = None
+) -> Outcome:
     """Go on with a run that stopped. A finished run is only read.
 
+    Args:
+        name: The run, or an unambiguous beginning of its name.
+        places: What has moved since.
+        said: How IBM's service may be asked; what is not said stays as it was said before.
+        reporter: Told of the progress.
+
     Raises:
+        UsageError: `said` has what would do nothing in this run.
+        Detached: as `start`.
         QrunError: another process works on it, its folder is damaged, its chain is not the one it began on, or it began
             on a GPU and there is none here.
     """
-    reporter = reporter or Warn()
+    reporter, said = reporter or Warn(), said or Said()
     index = RunIndex()
     try:
         info = index.find(name)
@@ -179,6 +249,8 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
             f"run {info.run} was begun with a version of qrun that had other settings.",
             f"Resume it with qrun {manifest['versions'].get('qrun')}, or start it anew.",
         )
+    said.fits(config)
+    access = said.access(manifest.get("access"), _said_before(info))
     now = versions()
     if now != manifest["versions"]:
         changed = [k for k in now if now[k] != manifest["versions"].get(k)]
@@ -187,5 +259,18 @@ def go_on(name: str, *, places: Places | None = None, reporter: Reporter | None 
             f"The run was begun with other versions of {', '.join(changed)}; its CIDs may differ from then on.",
         )
     where = Places.recall(manifest["places"], places or Places())
-    prepared = prepare(config, reporter, device=manifest.get("device"))
-    return _play(info, manifest, config, where, prepared=prepared, reporter=reporter)
+    prepared = prepare(config, reporter, device=manifest.get("device"), folder=info.path)
+    return _play(info, manifest, config, where, prepared=prepared, access=access, reporter=reporter)
+
+
+def _said_before(info: RunInfo) -> dict[str, Any] | None:
+    """How the service might be asked in the attempt before this one."""
+    if not (info.path / "state.sqlite").exists():
+        return None
+    with on_disk(info.path):
+        store = RunStore(info.run, info.path)
+        try:
+            kept = store.get("access")
+        finally:
+            store.close()
+    return kept if is_sound(kept) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from circuits.errors import QrunError
 from circuits.hostile import load_json
+from runner.access import is_sound
 from runner.config import RunConfig, build_config, canonical
 from runner.schema import FORMAT, schema
 
@@ -34,6 +35,7 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
         saved, places, digest = manifest["config"], manifest["places"], manifest["config_digest"]
         sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and isinstance(places, dict)
         sound = sound and manifest.get("device") in (None, "cpu", "cuda")
+        sound = sound and ("access" not in manifest or is_sound(manifest["access"]))
         sound = sound and all(v is None or isinstance(v, str) for v in places.values())
     except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None

@@ -2,7 +2,9 @@
 
 RUN/config.json     what was asked (canonical config and where it ran; no secrets)
 RUN/keys.json       the nodes' keys, mode 0600
-RUN/state.sqlite    steps done, results of rounds, seconds by phase
+RUN/state.sqlite    steps done, results of rounds, seconds by phase, jobs on devices
+RUN/jobs/           what devices gave, as it came
+RUN/calibration-SHA256.json  a hardware device's calibration, as it was when the run began
 RUN/chain.sqlite    the embedded chain           RUN/blocks/    the content store
 RUN/result.json     the finished run             RUN/models/    the models by round and node
 RUN/convergence.png
@@ -99,6 +101,10 @@ class on_disk:
 TABLES = {
     "facts": "create table if not exists facts(key text primary key, value text not null)",
     "phases": "create table if not exists phases(name text primary key, seconds real not null)",
+    # The audit takes tables alone, so that what finds a job by key or request is a constraint.
+    "jobs": "create table if not exists jobs(tag text primary key, key text not null, request text not null, "
+    "state text not null, body text not null, unique(key, tag), unique(request, tag))",
+    "sessions": "create table if not exists sessions(id text primary key, body text not null)",
 }
 """What a run's state.sqlite holds."""
 
@@ -133,6 +139,11 @@ class RunStore:
         for statement in TABLES.values():
             self._db.execute(statement)
         self._before = float(self.get("seconds") or 0.0)
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The open database, each statement a transaction of its own."""
+        return self._db
 
     def put(self, key: str, value: Any) -> None:
         """Remember a JSON value under a key."""
@@ -262,7 +273,7 @@ class RunIndex:
         """
         if info.path.is_dir():
             with on_disk(info.path, "Delete the folder by hand."), locked(info.path):
-                for name in RUN_FILES:
+                for name in (*RUN_FILES, *(file.name for file in info.path.glob(CALIBRATIONS))):
                     # A kill inside write_durably leaves the temporary file, keys and all.
                     for target in (info.path / name, *info.path.glob(f".{name}.*")):
                         if target.is_dir():
@@ -286,8 +297,11 @@ RUN_FILES = (
     "lock",
     "blocks",
     "models",
+    "jobs",
     *(f"{db}.sqlite{tail}" for db in ("state", "chain") for tail in ("", "-wal", "-shm", "-journal")),
 )
+CALIBRATIONS = f"calibration-{'[0-9a-f]' * 64}.json"
+"""Names of the calibrations that a run's folder keeps, as a glob."""
 
 
 def state_of(path: Path) -> str:

@@ -30,6 +30,9 @@ class Detached(QrunError):
 
     Args:
         jobs: Ids of the jobs that are on their way.
+
+    Attributes:
+        run: Name of the run, told by the layer that knows it.
     """
 
     exit_code = 0
@@ -37,3 +40,4 @@ class Detached(QrunError):
     def __init__(self, jobs: tuple[str, ...]) -> None:
         super().__init__(f"sent {len(jobs)} job(s): {', '.join(jobs)}.", "Later: qrun runs resume.")
         self.jobs = jobs
+        self.run = ""

@@ -1,0 +1,49 @@
+"""Whether a run can be paid for: asked before anything is sent to a real device."""
+
+from __future__ import annotations
+
+from backends.runtime.errors import BudgetError
+from backends.runtime.types import Access
+from runner.access import on_hardware
+from runner.config import RunConfig
+from runner.prepare import Prepared
+from runner.progress import Reporter
+
+
+def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: Reporter) -> None:
+    """Compare what the run is expected to take with its bound, and with what the plan has left.
+
+    Raises:
+        BudgetError: it is not enough; says what to do.
+        ServiceError: the service cannot be asked.
+    """
+    if not on_hardware(config):
+        if config.runtime is not None and access.max_qpu_seconds is not None:
+            reporter.notice("Budget", "The Runtime's local testing mode takes no QPU time: the bound is never reached.")
+        return
+    from backends.runtime.account import allowance, connect
+    from runner.estimate import estimate
+
+    target, circuit = prepared.run_on or prepared.target, prepared.run_on_circuit or prepared.circuit
+    needed = estimate(config, circuit, target).total.qpu_seconds
+    bound = access.max_qpu_seconds
+    if bound is not None and needed > bound:
+        raise BudgetError(
+            f"this run is expected to take {needed:.0f} QPU seconds of {target.name}, and --max-qpu-seconds is "
+            f"{bound:g}; nothing was sent.",
+            _mend(config, f"or raise --max-qpu-seconds above {needed:.0f}"),
+        )
+    plan = allowance(connect())
+    if plan.remaining is not None and needed > plan.remaining:
+        raise BudgetError(
+            f"this run is expected to take {needed:.0f} QPU seconds of {target.name}, and the plan has "
+            f"{plan.remaining:.0f} left; nothing was sent.",
+            _mend(config, "or wait until the plan has more"),
+        )
+
+
+def _mend(config: RunConfig, last: str) -> str:
+    name = config.backend if config.runtime is None else config.runtime.run_on or config.backend
+    if config.engine == "runtime":
+        return f"Train on the twin (--train-on twin --run-on {name}), take fewer rounds or epochs, {last}."
+    return f"Take fewer steps (--fine-tune) or samples (--device-samples), {last}."
