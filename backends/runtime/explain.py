@@ -89,7 +89,7 @@ def one_line(text: str) -> str:
 
 
 def _said(error: BaseException, secrets: tuple[str, ...]) -> str:
-    return one_line(redact(str(error) or type(error).__name__, secrets)).rstrip(".")
+    return one_line(redact(str(error) or type(error).__name__, secrets)).removesuffix(".")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
