@@ -1,0 +1,290 @@
+"""The real service, through qiskit-ibm-runtime: every answer sorted into accepted, rejected, unclear, lost or refused.
+
+Whether a job was sent at all is not left to the exception that comes: the one call that sends it is watched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from backends.runtime.client import JobState, Kind, Lost, Place, Rejected, SessionStatus, Status, Unclear
+from backends.runtime.errors import ServiceError
+from backends.runtime.explain import explain, one_line, redact
+from backends.runtime.primitives import run_primitive
+from backends.runtime.pubs import Part
+from backends.runtime.wire import of_the_wire, outcome, said, status_of
+from circuits.errors import QrunError
+
+Value = TypeVar("Value")
+
+_STATES: dict[str, JobState] = {
+    "QUEUED": "queued",
+    "INITIALIZING": "queued",
+    "RUNNING": "running",
+    "COMPLETED": "done",
+    "DONE": "done",
+    "FAILED": "failed",
+    "ERROR": "failed",
+    "CANCELLED": "cancelled",
+}
+
+
+class ServiceClient:
+    """Jobs and sessions of IBM's service.
+
+    Args:
+        service: A QiskitRuntimeService; None for the account in force (`account.connect`), when first needed.
+        backend: The device whose jobs are asked for; where an account has several instances, its one is asked.
+    """
+
+    local = False
+
+    def __init__(self, service: Any = None, backend: str | None = None) -> None:
+        self._service, self._name = service, backend
+        self._backends: dict[str, Any] = {}
+        self._sessions: dict[str, Any] = {}
+
+    @property
+    def service(self) -> Any:
+        """The service, connected.
+
+        Raises:
+            ServiceError: It cannot be reached, or refuses.
+        """
+        if self._service is None:
+            from backends.runtime.account import connect
+
+            self._service = connect()
+        return self._service
+
+    def submit(self, part: Part, place: Place) -> str:
+        """Send a job; its id. Raises Rejected or Unclear; QrunError where it cannot even be made."""
+        backend = self._before_sending(lambda: self._backend(place.backend))
+        mode = backend if place.session_id is None else self._before_sending(lambda: self._session(place))
+        api = self._api(backend)
+        watch = _Watch(api.program_run)
+        api.program_run = watch
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a device in maintenance, of deprecations inside
+                run_primitive(
+                    part,
+                    mode,
+                    backend.num_qubits,
+                    lambda pub: pub.circuit.physical_qubits,
+                    tags=place.tags,
+                    max_seconds=place.max_seconds,
+                )
+        except Exception as error:
+            if watch.job_id is None:
+                raise self._sorted(error, sent=watch.called) from None
+        finally:
+            api.program_run = watch.inner
+        if watch.job_id is None:
+            raise Unclear("the service answered without a job id")
+        return watch.job_id
+
+    def _sorted(self, error: Exception, *, sent: bool) -> Exception:
+        """What a failure while sending means."""
+        from qiskit_ibm_runtime.exceptions import IBMInputValueError
+
+        if not sent:
+            if isinstance(error, QrunError | Rejected):
+                return error
+            if status_of(error) is None and isinstance(error, IBMInputValueError | ValueError | TypeError):
+                return QrunError(f"this job cannot be made: {one_line(redact(str(error)))}")
+            return self._before(error)
+        return outcome(error)
+
+    def _before(self, error: Exception) -> Exception:
+        """A failure of what is asked before anything is sent."""
+        status = status_of(error)
+        lost = of_the_wire(error) if status is None else status in (-1, 408, 429) or status >= 500
+        return (
+            Rejected(said(error), status=status, transient=True) if lost else explain(error, "the job cannot be sent")
+        )
+
+    def _before_sending(self, ask: Callable[[], Value]) -> Value:
+        try:
+            return ask()
+        except (QrunError, Rejected):
+            raise
+        except Exception as error:
+            raise self._before(error) from None
+
+    def _backend(self, name: str) -> Any:
+        if name not in self._backends:
+            self._backends[name] = self.service.backend(name)
+        return self._backends[name]
+
+    def _api(self, backend: Any) -> Any:
+        return self.service._get_api_client(getattr(backend, "_instance", None))
+
+    def _reader(self) -> Any:
+        """The client of the device's instance; of the one in force where the device is gone."""
+        if self._name is not None and self._name not in self._backends:
+            try:
+                self._backend(self._name)
+            except QrunError:
+                raise
+            except Exception:
+                return self.service._get_api_client()
+        return self._api(self._backends.get(self._name or ""))
+
+    def _session(self, place: Place) -> Any:
+        """The Session or Batch of an id: the one that was opened here, or made from its id."""
+        from qiskit_ibm_runtime import Batch, Session
+
+        session_id = str(place.session_id)
+        if session_id not in self._sessions:
+            kind = Batch if place.kind == "batch" else Session
+            self._sessions[session_id] = kind.from_id(session_id, self.service)
+        session = self._sessions[session_id]
+        session._active = True  # whether it takes jobs is for the service to say
+        return session
+
+    def open_session(self, kind: Kind, backend: str, max_time: int) -> str | None:
+        """Open a session or batch. Raises Rejected or Unclear."""
+        from qiskit_ibm_runtime import Batch, Session
+
+        device = self._before_sending(lambda: self._backend(backend))
+        try:
+            session = (Batch if kind == "batch" else Session)(backend=device, max_time=max_time)
+        except Exception as error:
+            raise outcome(error) from None
+        if not session.session_id:
+            raise Unclear("the service answered without an id")
+        self._sessions[session.session_id] = session
+        return str(session.session_id)
+
+    def session(self, session_id: str) -> SessionStatus:
+        """How a session stands; one that the service does not know takes no jobs."""
+        found: dict[str, Any] = self._ask(
+            "the session cannot be looked up", lambda api: api.session_details(session_id), missing={}
+        )
+        usage = found.get("elapsed_time")
+        state = str(found.get("state") or "").lower()
+        accepting = bool(found.get("accepting_jobs")) and state not in ("closed", "pending_closed")
+        return SessionStatus(accepting, _seconds(usage))
+
+    def close_session(self, session_id: str) -> None:
+        """Let it take no more jobs."""
+        self._ask("the session cannot be closed", lambda api: api.close_session(session_id), missing=None)
+
+    def find(self, tag: str) -> list[str]:
+        """Ids of the jobs with this tag, the oldest first."""
+
+        def look(api: Any) -> list[str]:
+            found = api.jobs_get(limit=20, skip=0, job_tags=[tag], descending=False).get("jobs", [])
+            return [str(job["id"]) for job in found if tag in (job.get("tags") or [])]
+
+        return self._ask("jobs cannot be looked up", look, missing=[])
+
+    def status(self, job_id: str) -> Status:
+        """What has become of a job. ServiceError where the service does not know it."""
+        found = self._ask(f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id))
+        state = found.get("state") or {}
+        name = str(state.get("status") or found.get("status") or "").upper()
+        if name.startswith("CANCELLED"):
+            name = "CANCELLED"
+        if name not in _STATES:
+            raise Lost(f"the service calls the job {job_id} {one_line(name) or 'nothing'}")
+        reason = state.get("reason") or found.get("reason") or ""
+        code = state.get("reason_code") or state.get("reasonCode")
+        text = f"{one_line(redact(str(reason)))}{f' (code {code})' if isinstance(code, int) else ''}".strip()
+        return Status(_STATES[name], text)
+
+    def result(self, job_id: str) -> bytes:
+        """The text of a job's result."""
+        text: str = self._ask(f"the result of job {job_id} cannot be had", lambda api: api.job_results(job_id))
+        if not text:
+            raise Lost(f"the result of job {job_id} is empty")
+        return text.encode()
+
+    def usage(self, job_id: str) -> float | None:
+        """QPU seconds that a job was charged; None while that is not settled."""
+        found: dict[str, Any] = self._ask(
+            f"the usage of job {job_id} cannot be had", lambda api: api.job_metadata(job_id), missing={}
+        )
+        usage = found.get("usage") or {}
+        if str(usage.get("status") or "").lower() == "pending":
+            return None
+        for name in ("qpu_charge_time_seconds", "quantum_seconds"):
+            seconds = _seconds(usage.get(name))
+            if seconds is not None:
+                return seconds
+        return None
+
+    def estimate(self, job_id: str) -> float | None:
+        """QPU seconds that the service expects of a job, where it says."""
+        found: dict[str, Any] = self._ask(
+            f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id), missing={}
+        )
+        return _seconds(found.get("estimated_running_time_seconds"))
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job; False where it had ended."""
+        try:
+            self._ask(f"the job {job_id} cannot be cancelled", lambda api: api.job_cancel(job_id))
+        except _EndedError:
+            return False
+        return True
+
+    def plan(self) -> str | None:
+        """Name of the plan of the instance in force, where known; never raises."""
+        try:
+            active = self.service.active_instance()
+            plans = {str(entry.get("crn")): entry.get("plan") for entry in self.service.instances()}
+            plan = plans.get(str(active))
+            return str(plan) if plan else None
+        except Exception:
+            return None
+
+    def _ask(self, what: str, ask: Callable[[Any], Value], **missing: Value) -> Value:
+        """Ask the service. `missing` is the answer for what it does not know.
+
+        Raises:
+            Lost: No answer for now.
+            ServiceError: Asking again is no use.
+        """
+        try:
+            return ask(self._reader())
+        except Exception as error:
+            status = status_of(error)
+            if status is None and not of_the_wire(error):
+                raise Lost(said(error)) from None  # an answer in no form that is known: a proxy's page, half a text
+            if status == 404 and "missing" in missing:
+                return missing["missing"]
+            if status == 409:
+                raise _EndedError(what) from None
+            if status is None or status < 0 or status in (408, 429) or status >= 500:
+                raise Lost(said(error)) from None
+            raise explain(error, what) from None
+
+
+class _EndedError(ServiceError):
+    """The service says that what was asked conflicts with how the job stands."""
+
+
+class _Watch:
+    """The call that sends a job: whether it was made, and the id that came back."""
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self.inner, self.called = inner, False
+        self.job_id: str | None = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.called = True
+        response = self.inner(*arguments, **options)
+        found = response.get("id") if isinstance(response, dict) else None
+        self.job_id = found if isinstance(found, str) and found else None
+        return response
+
+
+def _seconds(value: Any) -> float | None:
+    """A number of seconds, or None for whatever is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e12 else None

@@ -1,0 +1,71 @@
+"""What an exception of qiskit-ibm-runtime says about the wire: an HTTP status, no answer, or nothing sent.
+
+The client wraps what happens in exceptions of its own, some of them without their cause (`raise ... from None` keeps
+only the context): the status is looked for along the whole chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backends.runtime.client import Rejected, Unclear
+from backends.runtime.explain import explain, one_line, redact
+
+_NOT_SENT = ("NewConnectionError", "ConnectTimeoutError", "ConnectTimeout")
+"""Failures that come before anything is on the wire; unknown names and refused connections are among the first."""
+
+
+def outcome(error: Exception) -> Exception:
+    """Whether what was sent surely was not accepted (Rejected), or may have been (Unclear)."""
+    status = status_of(error)
+    if status == 401:
+        return explain(error, "the job cannot be sent")
+    if status is not None and 400 <= status < 500 and status != 408:
+        return Rejected(said(error), status=status, transient=status == 429)
+    if (status is None or status < 0) and any(name in _NOT_SENT for name in _kinds(error)):
+        return Rejected(said(error), transient=True)
+    return Unclear(said(error))
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status along a chain of exceptions; -1 where there was no answer; None where none speaks of HTTP."""
+    found: int | None = None
+    for link in _chain(error):
+        codes = (getattr(link, "status_code", None), getattr(getattr(link, "response", None), "status_code", None))
+        for code in codes:
+            if isinstance(code, int) and not isinstance(code, bool) and (found is None or code > found):
+                found = code
+    if found in (None, -1) and any(type(link).__name__ == "IBMNotAuthorizedError" for link in _chain(error)):
+        return 401
+    return found
+
+
+def said(error: BaseException) -> str:
+    """What the service said, in one line without a token."""
+    return one_line(redact(str(error) or type(error).__name__))
+
+
+def of_the_wire(error: BaseException) -> bool:
+    """Whether what happened, happened between us and the service."""
+    return any(type(link).__module__.partition(".")[0] in ("requests", "urllib3", "http") for link in _chain(error))
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of the classes of all exceptions along a chain, with those that they hold as reason."""
+    found = set()
+    for link in _chain(error):
+        inner = [link, *(value for value in link.args if isinstance(value, BaseException))]
+        inner += [reason for value in inner if isinstance(reason := getattr(value, "reason", None), BaseException)]
+        found |= {kind.__name__ for value in inner for kind in type(value).__mro__}
+    return found
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    stack: list[BaseException | None] = [error]
+    while stack:
+        link = stack.pop()
+        if link is not None and link not in seen:
+            seen.append(link)
+            yield link
+            stack += [link.__context__, link.__cause__]
