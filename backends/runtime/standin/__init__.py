@@ -32,7 +32,7 @@ delay (250 us) a shot, whatever the circuit lasts. Error codes that public repor
 1305, 1352) are those; where none was found, the code is the HTTP status. What the service does once an allowance is
 spent is not documented to the letter: here jobs stay queued.
 
-The shots of a job are drawn with a seed that follows from what it asks (`encoding.digest`): the same job gives the
+The shots of a job are drawn with a seed that follows from what it asks (`Accepted.digest`): the same job gives the
 same counts in every run. No time of the day stands in a result.
 """
 

@@ -32,6 +32,7 @@ class Program:
         circuits: Parameter sets in all items, randomizations included.
         shapes: Of the items, without shots.
         repetition_delay: Seconds, None for the device's own.
+        digest: SHA-256 of all that defines the counts, see `digest`.
     """
 
     quantum_program: Any
@@ -39,6 +40,7 @@ class Program:
     circuits: int
     shapes: tuple[tuple[int, ...], ...]
     repetition_delay: float | None
+    digest: bytes
 
 
 def decode(params: Any) -> Program:
@@ -73,6 +75,7 @@ def decode(params: Any) -> Program:
         circuits=sum(math.prod(shape) for shape in shapes),
         shapes=shapes,
         repetition_delay=options.execution.rep_delay,
+        digest=digest(quantum_program, options.execution.rep_delay),
     )
 
 
@@ -80,14 +83,14 @@ def _invalid(reason: str) -> Refused:
     return Refused(400, f"Request validation of body failed, because: {reason}", 1208)
 
 
-def digest(program: Program) -> bytes:
+def digest(quantum_program: Any, repetition_delay: float | None) -> bytes:
     """SHA-256 of what defines a job's counts.
 
     Not of the bytes that were sent: QPY holds identifiers of parameters, which every process draws anew.
     """
-    sha = hashlib.sha256(f"{SCHEMA}/{program.shots}/{program.repetition_delay}".encode())
-    for item, shape in zip(program.quantum_program.items, program.shapes, strict=True):
-        sha.update(f"/{type(item).__name__}/{shape}".encode())
+    sha = hashlib.sha256(f"{SCHEMA}/{quantum_program.shots}/{repetition_delay}".encode())
+    for item in quantum_program.items:
+        sha.update(f"/{type(item).__name__}/{tuple(item.shape)}".encode())
         for line in _lines(item.circuit):
             sha.update(line.encode())
         named: dict[str, Any] = {"circuit_arguments": getattr(item, "circuit_arguments", None)}

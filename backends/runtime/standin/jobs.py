@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from backends.runtime.standin.encoding import Program, decode
@@ -30,6 +30,7 @@ class Job:
         charged: QPU seconds that it took.
         result: What it gave, or why it failed, as text.
         cancelling: A client has cancelled it while it ran.
+        deleted: A client has deleted it.
     """
 
     job_id: str
@@ -51,12 +52,16 @@ class Job:
     result: str = ""
     cancelling: bool = False
     deleted: bool = False
-    events: list[str] = field(default_factory=list)
 
     @property
     def pending(self) -> bool:
         """Whether it waits or runs."""
         return self.state in PENDING
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits."""
+        return self.state == "Queued"
 
     def entry(self, *, params: bool = False) -> dict[str, Any]:
         """How the service shows it, with what it asked if wanted."""

@@ -139,12 +139,13 @@ class Queue:
         limit = self.settings.limit
         if self.held or (limit is not None and self.spent() >= limit):
             return None, None
-        now, wait = time.time(), None
+        now = time.time()
+        wait: float | None = None
         for job in self.jobs:
-            if job.backend == device and job.state == "Queued":
+            if job.backend == device and job.queued:
                 if job.session_id is not None:
                     self.session(job.session_id)  # cancels its jobs where its time is over
-                    if job.state != "Queued":
+                    if not job.queued:
                         continue
                 if now - job.created >= self.settings.queue:
                     return job, None
@@ -171,13 +172,13 @@ class Queue:
 
     def _run(self, job: Job, device: Device) -> None:
         bound = job.cost or MAX_SECONDS
-        begun = time.monotonic()
+        begun, code = time.monotonic(), None
         try:
             simulate.check(job.program, device)
             results = [] if job.seconds > bound else simulate.run(job.program, device)
             text, failed = encode(job.program, results, job.seconds) if results else "", ""
         except simulate.NotRunnable as error:
-            text, failed = str(error), str(error)
+            text, failed, code = str(error), str(error), 1002
         except Exception as error:
             # Whatever a simulator raises: the job fails, the service goes on.
             text = failed = f"Internal error: {type(error).__name__}: {error}"
@@ -188,7 +189,7 @@ class Queue:
                 self.changed.wait(end - time.monotonic())
             if failed:
                 job.result = text
-                self._end(job, "Failed", reason=failed, code=1002, charged=0.0)
+                self._end(job, "Failed", reason=failed, code=code)
             elif job.seconds > bound:
                 job.result = TOO_LONG
                 self._end(job, "Cancelled", reason=TOO_LONG, code=1305, charged=float(bound))

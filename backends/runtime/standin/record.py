@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.runtime.standin.queue import Queue
+from backends.runtime.standin.simulate import seed_of
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job that was accepted, whether or not the client was told."""
+    """A job that was accepted, whether or not the client was told.
+
+    Attributes:
+        digest: SHA-256, hex, of all that defines its counts: two jobs that ask the same have the same.
+        seed: Of its shots; follows from the digest.
+        circuits: Parameter sets, randomizations included.
+        cost: `max_execution_time`, QPU seconds.
+        charged: QPU seconds that it took.
+        created: Unix time.
+    """
 
     job_id: str
     backend: str
     tags: tuple[str, ...]
     session_id: str | None
     state: str
+    digest: str
+    seed: int
     circuits: int
     shots: int
     cost: int | None
@@ -70,6 +82,8 @@ def jobs_of(queue: Queue) -> list[Accepted]:
                 tags=tuple(job.tags),
                 session_id=job.session_id,
                 state=job.state,
+                digest=job.program.digest.hex(),
+                seed=seed_of(job.program),
                 circuits=job.program.circuits,
                 shots=job.program.shots,
                 cost=job.cost,
