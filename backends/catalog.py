@@ -1,4 +1,7 @@
-"""Names of targets: `ideal`, every fake device that the Runtime ships, and snapshot files by their path."""
+"""Names of targets: `ideal`, every fake device that the Runtime ships, snapshot files by their path, and real devices.
+
+A real device (ibm_*) is asked of IBM's service, with the account that is known here (`backends.runtime.account`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.live import CHOICES, is_concrete, is_hardware_name, plain_name
 from backends.snapshot_file import Snapshot, is_file_name, load, read, save
 from backends.snapshots import TargetSummary, describe, folders, summarise
 from circuits.errors import UsageError
@@ -27,12 +31,16 @@ def show(name: str) -> TargetSummary:
 
     Raises:
         UsageError: An unknown name, or no such file.
+        ServiceError: A real device, and the service cannot be asked.
         QrunError: The file is no sound snapshot.
     """
     known = canonical_name(name)
     if is_file_name(known):
         snapshot = read(known)
         return describe(snapshot.name, "snapshot", snapshot.configuration, snapshot.properties)
+    if is_hardware_name(known):
+        snapshot = _fetch(known)
+        return describe(snapshot.name, "hardware", snapshot.configuration, snapshot.properties)
     return IDEAL if known == "ideal" else _summary(known)
 
 
@@ -45,13 +53,18 @@ def get_target(name: str) -> Target:
     """The target of that name, with its device; upper case, spaces, dashes and a missing `fake_` are forgiven.
 
     A name that ends in .json or has a path separator is the path of a snapshot file (`backends.snapshot_file`), which
-    is read anew every time.
+    is read anew every time; the calibration of a real device is asked for anew every time.
 
     Raises:
-        UsageError: An unknown name (with a suggestion), a hardware device, or no such file.
+        UsageError: An unknown name (with a suggestion), no such file, or a real device and no account.
+        ServiceError: A real device, and the service cannot be asked.
         QrunError: The file is no sound snapshot.
     """
     known = canonical_name(name)
+    if is_hardware_name(known):
+        from backends.live import hardware_target
+
+        return hardware_target(_fetch(known))
     return load(known) if is_file_name(known) else _load(known)
 
 
@@ -60,6 +73,7 @@ def save_target(name: str, path: Path | str, *, overwrite: bool = False) -> Snap
 
     Raises:
         UsageError: An unknown name, the ideal target, or a file that cannot be written.
+        ServiceError: A real device, and the service cannot be asked.
     """
     backend = get_target(name).backend
     if backend is None:
@@ -75,6 +89,18 @@ def snapshot_of(name: str) -> Snapshot | None:
         QrunError: It is no sound snapshot.
     """
     return read(canonical_name(name)) if is_file_name(name) else None
+
+
+def _fetch(name: str) -> Snapshot:
+    """The live calibration of a real device."""
+    from backends.live import fetch
+
+    if not is_concrete(name):
+        raise UsageError(
+            f"{name} stands for a device that is chosen for a circuit.",
+            "Name a device, or see what would be chosen: `qrun backends rank EXPERIMENT --live`.",
+        )
+    return fetch(name)
 
 
 @functools.cache
@@ -106,10 +132,11 @@ def target_names() -> list[str]:
 def canonical_name(name: str) -> str:
     """The catalogue's own spelling of a name: case, dashes, spaces and a missing `fake_` are forgiven.
 
-    A snapshot file's is its absolute path, so that it is found again from another folder.
+    A snapshot file's is its absolute path, so that it is found again from another folder. Whether the account has a
+    real device of that name is not asked here.
 
     Raises:
-        UsageError: An unknown name (with a suggestion), or a hardware device.
+        UsageError: An unknown name (with a suggestion), or a real device and no account.
     """
     if is_file_name(name):
         return str(Path(name.strip()).expanduser().absolute())
@@ -118,17 +145,28 @@ def canonical_name(name: str) -> str:
     for candidate in (plain, f"fake_{plain}", plain.replace("fake", "fake_", 1)):
         if candidate in known:
             return candidate
-    if plain.startswith("ibm"):
-        twin = plain.replace("ibm_", "fake_", 1)
-        hint = f" Its packaged calibration runs as {twin}." if twin in known else ""
-        raise UsageError(
-            f"{name} is hardware: such targets come with a token through IBM's Runtime and are not in this version.",
-            f"Use a fake device or `ideal` (`qrun backends list`).{hint}",
-        )
+    if is_hardware_name(name):
+        return _hardware_name(name, known)
     # Without the common prefix, which would make any two names look alike.
     short = {target.removeprefix("fake_"): target for target in known}
     close = difflib.get_close_matches(plain.removeprefix("fake_"), list(short), n=1)
     hint = f"Did you mean {short[close[0]]}? " if close else ""
     raise UsageError(
         f"unknown backend {name!r}.", f"{hint}`qrun backends list` shows all; a snapshot file's name ends in .json."
+    )
+
+
+def _hardware_name(name: str, known: list[str]) -> str:
+    """A real device's name in the service's spelling; UsageError where there is no account to ask."""
+    from backends.runtime.explain import account_available
+
+    plain = plain_name(name)
+    if account_available():
+        return plain
+    twin = plain.replace("ibm_", "fake_", 1)
+    hint = f" Or run on the noisy twin of its packaged calibration: {twin}." if twin in known else ""
+    what = f"{plain} chooses among real devices" if plain in CHOICES else f"{plain} is a real device"
+    raise UsageError(
+        f"{what}, and no account at IBM Quantum is known here.",
+        f"Store a token with `qrun login`, or set QISKIT_IBM_TOKEN.{hint}",
     )

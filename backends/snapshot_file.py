@@ -12,7 +12,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,24 @@ def load(path: Path | str) -> Target:
     from backends.snapshot_device import target_of
 
     return target_of(read(path), str(path))
+
+
+def canonical(backend: BackendV2) -> Snapshot:
+    """A live backend's configuration and properties in one form: the same calibration gives the same bytes anywhere.
+
+    Only what is checked is kept, with sorted keys, and the date of the calibration in UTC.
+
+    Args:
+        backend: One of qiskit-ibm-runtime's.
+
+    Raises:
+        QrunError: They are not there, or not sound.
+    """
+    what = f"the calibration of {backend.name}"
+    name, configuration, properties = check_document(load_json(_content(backend), max_bytes=MAX_BYTES, what=what), what)
+    properties["last_update_date"] = datetime.fromisoformat(properties["last_update_date"]).astimezone(UTC).isoformat()
+    document = {"format": FORMAT, "name": name, "configuration": configuration, "properties": properties}
+    return _parse(json.dumps(document, sort_keys=True, ensure_ascii=False).encode() + b"\n", what)
 
 
 def _parse(content: bytes, what: str) -> Snapshot:

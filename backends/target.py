@@ -65,16 +65,17 @@ class Target:
     Attributes:
         name: As `qrun backends list` shows it.
         kind: "ideal" has no errors, any gate and any coupling; "fake" is a device with a packaged calibration;
-            "snapshot" one read from a file; "backend" any BackendV2 that was handed in.
+            "snapshot" one read from a file; "hardware" a real device, as its live calibration describes it; "backend"
+            any BackendV2 that was handed in.
         backend: The whole device; None for the ideal target.
         calibration_date: ISO 8601, None for the ideal target.
         num_qubits: Qubits of the device; None for the ideal target, which has as many as a circuit asks for.
         native_gates: Names of the device's gates; empty for the ideal target, which takes any.
-        snapshot_sha256: Of the file that the device was read from, in hex; None for all others.
+        snapshot_sha256: Of the file or live calibration that the device was read from, in hex; None for all others.
     """
 
     name: str
-    kind: Literal["ideal", "fake", "snapshot", "backend"]
+    kind: Literal["ideal", "fake", "snapshot", "hardware", "backend"]
     backend: BackendV2 | None
     calibration_date: str | None
     num_qubits: int | None

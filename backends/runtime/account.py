@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backends.runtime.errors import ServiceError
-from backends.runtime.explain import LOGIN, account_file, explain, saved_accounts, token_of_the_environment
+from backends.runtime.explain import LOGIN, account_available, account_file, explain, token_of_the_environment
 
 if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
@@ -57,7 +57,7 @@ class Allowance:
 
 def available() -> bool:
     """Whether there is an account to connect with. Asks no network, and makes no file."""
-    return token_of_the_environment() is not None or bool(saved_accounts())
+    return account_available()
 
 
 def connect() -> QiskitRuntimeService:
@@ -71,7 +71,7 @@ def connect() -> QiskitRuntimeService:
     token = token_of_the_environment()
     channel, instance, url = (os.environ.get(name, "").strip() or None for name in _VARIABLES[1:])
     saved = account_file()
-    if token is None and not saved_accounts():
+    if not account_available():
         raise ServiceError("no account at IBM Quantum is known here.", LOGIN)
     try:
         stamp = None if token else str(saved.stat().st_mtime_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,11 +87,16 @@ class Service(QiskitRuntimeService):
         return super()._discover_backends_from_instance(instance)
 
     def instances(self) -> Sequence[dict[str, Any]]:
-        """The account's instances; of a service that is not IBM's the one that was given, whatever it is."""
-        if self._account.instance and not is_ibm(self._account.url):
+        """The account's instances; of a service that is not IBM's, and names no search, the one that was given."""
+        searched = is_ibm(self._account.url) or os.environ.get("GLOBAL_SEARCH_URL")
+        if self._account.instance and not searched:
             crn = self._account.instance
             return [{"crn": crn, "plan": "unknown", "name": "", "tags": [], "pricing_type": "unknown"}]
         return super().instances()
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What the service lists of its devices now, with status and queue; of all instances in use."""
+        return [entry for client in self._api_clients.values() for entry in client.list_backends(False)]
 
     def check(self) -> None:
         """Raise what kept all instances from listing their devices; one of several may."""

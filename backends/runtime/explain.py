@@ -41,6 +41,11 @@ def saved_accounts() -> dict[str, dict[str, Any]]:
     return {name: account for name, account in found.items() if isinstance(account, dict)}
 
 
+def account_available() -> bool:
+    """Whether there is an account to connect with. Asks no network, and makes no file."""
+    return token_of_the_environment() is not None or bool(saved_accounts())
+
+
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """A text without `secrets`, any token that is known here, and what an Authorization header holds."""
     saved = [account.get("token") for account in saved_accounts().values()]

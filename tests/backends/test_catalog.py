@@ -99,11 +99,14 @@ def test_names_are_forgiving(name: str) -> None:
         ("qasm", "`qrun backends list` shows all"),
         ("", "unknown backend ''"),
         ("ibm_kyiv", "token"),
-        ("ibm_kyiv", "runs as fake_kyiv"),
-        ("ibm_nowhere", "not in this version"),
+        ("IBM Kyiv", "the noisy twin of its packaged calibration: fake_kyiv"),
+        ("ibm_nowhere", "`qrun login`"),
+        ("least-busy", "chooses among real devices"),
     ],
 )
-def test_unknown_names(name: str, says: str) -> None:
+def test_unknown_names(name: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.delenv("QISKIT_IBM_TOKEN", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # nor a saved account
     for ask in (get_target, show):
         with pytest.raises(UsageError) as caught:
             ask(name)
