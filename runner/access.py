@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from backends.live import is_concrete
 from backends.runtime.types import MODES, Access
 from circuits.errors import UsageError
 from runner.config import RunConfig
@@ -79,16 +80,11 @@ class Said:
             )
 
 
-def is_hardware(name: str) -> bool:
-    """Whether a config's `backend` or `run_on`, which is spelled out, is a real device."""
-    return name.startswith("ibm_")
-
-
 def on_hardware(config: RunConfig) -> bool:
     """Whether the run's jobs go to real devices."""
     if config.runtime is None:
         return False
-    return is_hardware(config.runtime.run_on or config.backend)
+    return is_concrete(config.runtime.run_on or config.backend)
 
 
 def to_json(access: Access) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import hashlib
 from pathlib import Path
 
 from backends.catalog import get_target
+from backends.live import hardware_target, is_concrete
 from backends.snapshot_file import Snapshot, read
 from backends.target import Target
 from circuits.errors import QrunError
-from runner.access import is_hardware
 from runner.store import OTHER_HOME, home, on_disk, write_durably
 
 
@@ -73,9 +73,7 @@ def target_of(name: str, sha256: str | None, folder: Path | None = None) -> Targ
     Raises:
         QrunError: the file or calibration is gone, or is another.
     """
-    if is_hardware(name):
-        from backends.live import hardware_target
-
+    if is_concrete(name):
         if sha256 is None:
             raise QrunError(f"the config names no calibration of {name}.", "Start a new run.")
         return hardware_target(find(name, sha256, folder))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError
+from runner.jobs import ledger_of
+from runner.ledger import Account
 from runner.progress import Verdict
 from runner.run_folder import read_manifest, read_result
 from runner.store import RunIndex, RunInfo, RunStore, on_disk
@@ -43,7 +45,8 @@ def describe_runs() -> list[dict[str, Any]]:
 
 
 def describe_run(name: str) -> dict[str, Any]:
-    """One run: its line, its config, its result if it is finished, else how to go on."""
+    """One run: its line, its config, its jobs on devices (`runner.ledger.Account`; None where it has none), its result
+    if it is finished, else how to go on."""
     index = RunIndex()
     try:
         info = index.find(name)
@@ -57,6 +60,8 @@ def describe_run(name: str) -> dict[str, Any]:
             "places": manifest["places"],
             "versions": manifest["versions"],
         }
+    jobs, sessions = ledger_of(info)
+    out["jobs"] = Account.of(jobs, sessions).to_dict() if jobs else None
     out["result"] = read_result(info.path) if info.state == "finished" else None
     return out
 

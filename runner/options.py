@@ -11,6 +11,7 @@ from backends.runtime.types import Tell, silent
 from circuits.errors import QrunError, UsageError
 from experiments.base import find
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
+from runner.seeds import derive
 
 RUNTIME_SAMPLES = 256
 """Generated samples that the distance is taken to, where a device generates them and nobody says otherwise."""
@@ -99,7 +100,9 @@ def _spelled(
     name: str, wanted: str | None, config: RunConfig, tell: Tell, *, key: str, option: str
 ) -> tuple[str, str | None]:
     """A device's own name, and the SHA-256 of its file or calibration, hex; None where the name says it all."""
-    if name.strip().lower().startswith("ibm_") or name.strip().lower() in ("least-busy", "best"):
+    from backends.live import is_hardware_name
+
+    if is_hardware_name(name):
         return _hardware(name, wanted, config, tell, key)
     from backends.catalog import canonical_name, snapshot_of
 
@@ -129,7 +132,8 @@ def _hardware(name: str, wanted: str | None, config: RunConfig, tell: Tell, key:
             ) from None
         return snapshot.name, wanted
     if not live.is_concrete(name):
-        name, why = live.pick(name, find(config.experiment).ansatz(config.model))
+        seed = derive(config.seed, "layout") % 2**31
+        name, why = live.pick(name, find(config.experiment).ansatz(config.model), seed=seed)
         tell("Device", why)
     fetched = live.fetch(name)
     calibration.keep(fetched.content)

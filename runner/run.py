@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.live import is_concrete
 from backends.runtime.errors import Detached
 from backends.runtime.types import Access, RuntimeContext
 from circuits.errors import QrunError
 from runner import calibration
-from runner.access import Said, is_hardware, is_sound, to_json
+from runner.access import Said, is_sound, to_json
 from runner.affordable import affordable
 from runner.config import RunConfig
 from runner.ledger import RunLedger
@@ -181,7 +182,15 @@ def context(config: RunConfig, access: Access, run: str, reporter: Reporter) -> 
     if config.runtime is None or (config.runtime.run_on is None and config.shots is None):
         raise ValueError("the config has no part for IBM's Runtime")
     shots = config.runtime.shots if config.runtime.run_on is not None else config.shots
-    return RuntimeContext(config.runtime.options(shots or 0), access, run, reporter.notice)
+    told = set[tuple[str, str]]()
+
+    def tell(title: str, text: str) -> None:
+        # Every node has an engine of its own, and all say the same.
+        if (title, text) not in told:
+            told.add((title, text))
+            reporter.notice(title, text)
+
+    return RuntimeContext(config.runtime.options(shots or 0), access, run, tell)
 
 
 def _keep_calibrations(config: RunConfig, folder: Path) -> None:
@@ -191,7 +200,7 @@ def _keep_calibrations(config: RunConfig, folder: Path) -> None:
         (config.backend, config.snapshot_sha256),
         *([] if run_on is None else [(run_on.run_on, run_on.run_on_sha256)]),
     ):
-        if name is not None and sha256 is not None and is_hardware(name):
+        if name is not None and sha256 is not None and is_concrete(name):
             calibration.keep(calibration.find(name, sha256, folder).content, folder)
 
 

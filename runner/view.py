@@ -16,6 +16,7 @@ from rich.text import Text
 
 from runner.progress import RoundResult, from_json
 from runner.tables import emit, show_table, stdout, table_of
+from runner.view_jobs import describe as describe_jobs
 from runner.view_rounds import round_table
 
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
@@ -246,6 +247,8 @@ def show_run(run: Mapping[str, Any]) -> None:
     facts = [[k, str(run[k])] for k in ("run", "state", "created", "path") if k in run]
     for key, value in _flat(run.get("config") or {}):
         facts.append([key, str(value)])
+    if run.get("jobs") is not None:
+        facts.append(["jobs", describe_jobs(run["jobs"])])
     show_table("Run", ["what", "value"], facts)
     if run["result"] is not None:
         source = run["result"]["dataset"]["source"]

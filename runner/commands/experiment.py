@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
+from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, PatienceOption, play
 
 
 @guarded
@@ -35,13 +36,14 @@ def experiment(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="twin (exact, noisy), aer (shots), or qml (EstimatorQNN on Aer, slow: a reference). \\[default: twin]"
+            help="twin (exact, noisy), aer (shots), runtime (IBM's Runtime: devices, or its local mode), or qml "
+            "(EstimatorQNN on Aer, slow: a reference). \\[default: twin]"
         ),
     ] = None,
     shots: Annotated[
         int | None,
         typer.Option(
-            help="Shots a circuit: the twin samples instead of being exact; aer and qml take 1024 if not told."
+            help="Shots a circuit: the twin samples instead of being exact; aer, qml and runtime take 1024 if not told."
         ),
     ] = None,
     idle_noise: Annotated[
@@ -79,6 +81,36 @@ def experiment(
     ipfs: Annotated[
         str | None, typer.Option(help="Address of an IPFS daemon, else a store in the run's folder.")
     ] = None,
+    mode: ModeOption = None,
+    train_on: Annotated[
+        str | None,
+        typer.Option(help="With --run-on: the engine that trains; twin. The device then only runs the models."),
+    ] = None,
+    run_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Device that the trained models are run on; trains on its twin.", autocompletion=complete_backend
+        ),
+    ] = None,
+    device_samples: Annotated[
+        int | None, typer.Option(help="With --run-on: samples generated on the device; 256 if not told.")
+    ] = None,
+    fine_tune: Annotated[
+        int | None, typer.Option(help="With --run-on: generator steps there (SPSA). \\[default: 0]")
+    ] = None,
+    dynamical_decoupling: Annotated[
+        str | None, typer.Option("--dd", help="Dynamical decoupling: off, XX, XpXm or XY4. \\[default: off]")
+    ] = None,
+    twirling: Annotated[str | None, typer.Option(help="off, gates, measure or all. \\[default: off]")] = None,
+    resilience_level: Annotated[
+        int | None, typer.Option(help="0, 1 or 2: the Estimator's mitigation; counts of the Sampler if not told.")
+    ] = None,
+    max_qpu_seconds: MaxQpuOption = None,
+    max_time: MaxTimeOption = None,
+    patience: PatienceOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Send the jobs and leave; `qrun runs resume` takes their results.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: `qrun experiment nsl-kdd --backend fake_kyiv`."""
@@ -91,7 +123,7 @@ def experiment(
         "backend": backend,
         "nodes": nodes,
         "rounds": rounds,
-        "engine": engine,
+        "engine": _engine(engine, train_on),
         "shots": shots,
         "idle_noise": idle_noise,
         "device": device,
@@ -105,22 +137,48 @@ def experiment(
         "entanglement": entanglement,
         "aggregation": aggregation,
         "signatures": signatures,
+        "runtime": {
+            "run_on": run_on,
+            "samples": device_samples,
+            "fine_tune": fine_tune,
+            "dynamical_decoupling": dynamical_decoupling,
+            "twirling": twirling,
+            "resilience_level": resilience_level,
+        },
     }
+    from circuits.errors import UsageError
+    from runner.access import Said
     from runner.places import Places
 
     places = Places(data, chain, ipfs)
-    checked = config_from(name, values, config)
+    said = Said(mode, max_qpu_seconds, max_time, patience, detach=detach)
+    said.access()
+    checked = config_from(name, values, config, tell=_tell)
+    if train_on is not None and (checked.runtime is None or checked.runtime.run_on is None):
+        raise UsageError(f"--train-on {train_on}: says where models for a device are trained.", "Add --run-on NAME.")
+    said.fits(checked)
 
     # After the check: a mistake is told at once, torch and qiskit load for what can be run.
     from runner.run import start
-    from runner.view import Terminal, show_result
 
-    with Terminal(tables=not as_json) as terminal:
-        outcome = start(checked, places, out=out, reporter=terminal)
-    if as_json:
-        print_json(outcome.result)
-    else:
-        show_result(outcome.result, outcome.path)
+    play(lambda terminal: start(checked, places, out=out, said=said, reporter=terminal), as_json=as_json)
+
+
+def _engine(engine: str | None, train_on: str | None) -> str | None:
+    """The engine, which --train-on names too.
+
+    Raises:
+        UsageError: they name two.
+    """
+    from circuits.errors import UsageError
+
+    if None not in (engine, train_on) and engine != train_on:
+        raise UsageError(f"--engine {engine} and --train-on {train_on} name two engines.", "Leave one out.")
+    return train_on if engine is None else engine
+
+
+def _tell(title: str, text: str) -> None:
+    typer.echo(f"{title}: {text}", err=True)
 
 
 def _list_experiments(as_json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from runner.commands import rollback
 from runner.commands.base import JsonOption, RunArgument, guarded, print_json
+from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, PatienceOption, play
 
 
 @guarded
@@ -50,25 +51,61 @@ def show(
         show_run(found)
 
 
+Data = Annotated[Path | None, typer.Option(help="Folder of the data set's files, if they moved.")]
+Chain = Annotated[str | None, typer.Option(help="JSON-RPC URL, if it held a key or the node moved.")]
+Ipfs = Annotated[str | None, typer.Option(help="Address of the IPFS daemon, if it moved.")]
+Resubmit = Annotated[
+    bool,
+    typer.Option("--resubmit", help="Send anew what failed, and what the service does not show (it may cost twice)."),
+]
+
+
 @guarded
 def resume(
     run: RunArgument,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, if they moved.")] = None,
-    chain: Annotated[str | None, typer.Option(help="JSON-RPC URL, if it held a key or the node moved.")] = None,
-    ipfs: Annotated[str | None, typer.Option(help="Address of the IPFS daemon, if it moved.")] = None,
+    *,
+    data: Data = None,
+    chain: Chain = None,
+    ipfs: Ipfs = None,
+    mode: ModeOption = None,
+    max_qpu_seconds: MaxQpuOption = None,
+    max_time: MaxTimeOption = None,
+    patience: PatienceOption = None,
+    resubmit: Resubmit = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a run that stopped; nothing that was acknowledged is done again."""
+    """Go on with a run that stopped; nothing that was acknowledged is done again, and no job sent twice."""
+    from runner.access import Said
     from runner.places import Places
     from runner.run import go_on
-    from runner.view import Terminal, show_result
 
-    with Terminal(tables=not as_json) as terminal:
-        outcome = go_on(run, places=Places(data, chain, ipfs), reporter=terminal)
-    if as_json:
-        print_json(outcome.result)
-    else:
-        show_result(outcome.result, outcome.path)
+    said = Said(mode, max_qpu_seconds, max_time, patience, resubmit)
+    places = Places(data, chain, ipfs)
+    play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
+
+
+@guarded
+def detach(
+    run: RunArgument,
+    *,
+    data: Data = None,
+    chain: Chain = None,
+    ipfs: Ipfs = None,
+    mode: ModeOption = None,
+    max_qpu_seconds: MaxQpuOption = None,
+    max_time: MaxTimeOption = None,
+    patience: PatienceOption = None,
+    resubmit: Resubmit = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on until all jobs that can be sent now are sent, and leave; `qrun runs resume` takes their results."""
+    from runner.access import Said
+    from runner.places import Places
+    from runner.run import go_on
+
+    said = Said(mode, max_qpu_seconds, max_time, patience, resubmit, detach=True)
+    places = Places(data, chain, ipfs)
+    play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
 
 
 @guarded
@@ -76,11 +113,19 @@ def rm(
     run: RunArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a run's folder: models, chain, keys, result."""
+    """Delete a run's folder: models, chain, keys, result, jobs."""
     from runner.history import remove_run
+    from runner.jobs import on_their_way
     from runner.store import RunIndex
 
     info = RunIndex().find(run, exact=True)
+    going = on_their_way(info)
+    if going:
+        typer.echo(
+            f"{going} job(s) of this run may still run on a device, and their results would be lost. "
+            f"Before: qrun runs resume {info.run}, or qrun jobs cancel {info.run}",
+            err=True,
+        )
     if not yes and not typer.confirm(f"Delete run {info.run} in {info.path}?", err=True):
         raise typer.Exit(1)
     remove_run(info.run)
@@ -89,10 +134,11 @@ def rm(
 
 def add(app: typer.Typer) -> None:
     """Put the group `runs` onto the command line."""
-    group = typer.Typer(help="Runs of this user: list, show, resume, remove.", no_args_is_help=True)
+    group = typer.Typer(help="Runs of this user: list, show, resume, detach, remove.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("show")(show)
     group.command("resume")(resume)
+    group.command("detach")(detach)
     rollback.add(group)
     group.command("rm")(rm)
     app.add_typer(group, name="runs")

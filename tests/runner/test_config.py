@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from backends.runtime.types import Access
 from circuits.errors import UsageError
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.options import config_from
@@ -91,8 +93,9 @@ def test_the_help_names_the_true_defaults() -> None:
     from runner.commands.experiment import experiment
 
     defaults = config_from("nsl-kdd", {})
-    tables = (defaults.model, defaults.data, defaults.federation, defaults.grades)
-    flat = defaults.model_dump() | {name: value for table in tables for name, value in table.model_dump().items()}
+    tables = (RuntimeSettings(), defaults.model, defaults.data, defaults.federation, defaults.grades)
+    flat = {name: value for table in tables for name, value in table.model_dump().items()}
+    flat = asdict(Access()) | flat | defaults.model_dump()
     checked = 0
     for name, parameter in inspect.signature(experiment, eval_str=True).parameters.items():
         for option in getattr(parameter.annotation, "__metadata__", ()):
@@ -100,7 +103,7 @@ def test_the_help_names_the_true_defaults() -> None:
             if found:
                 assert found.group(1) == str(flat[name]), name
                 checked += 1
-    assert checked >= 12
+    assert checked >= 16
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:
