@@ -12,12 +12,14 @@ import numpy as np
 from eth_account.signers.local import LocalAccount
 
 from backends.runtime.labels import labelled
+from backends.runtime.ledger import JobLedger
 from circuits.errors import QrunError
 from contracts.errors import ContractRevert
 from contracts.records import RESOURCE_NAMES, Phase
 from contracts.rounds import FederatedRounds
 from contracts.signatures import mldsa_key, sign
 from experiments.models.qgan import QGAN, Trained
+from runner.job_record import OF_A_NODE, ledger_seconds
 from runner.keys import NodeKeys
 from runner.meter import Meter
 from runner.node import Peer
@@ -28,8 +30,13 @@ from runner.update import Blocks, Input, Update, UpdateError, blocks_digest, nor
 
 
 @dataclass(frozen=True)
-class Tuner:
-    """A node's model on the device that it is fine-tuned on, what counts its circuits there, and generator steps."""
+class OnDevice:
+    """A node's model on the device that trained models go to (`[runtime] run_on`), its executor closed.
+
+    Attributes:
+        meter: Counts its circuits there.
+        steps: Generator steps that go on there after the training of the last round.
+    """
 
     model: QGAN
     meter: Meter
@@ -38,13 +45,13 @@ class Tuner:
 
 @dataclass(frozen=True)
 class Member:
-    """A node of this process: its peer, its account, its keys, what counts its circuits, and where it is fine-tuned."""
+    """A node of this process: its peer, its account, its keys, what counts its circuits, and its model on a device."""
 
     peer: Peer
     account: LocalAccount
     keys: NodeKeys
     meter: Meter
-    tuner: Tuner | None = None
+    device: OnDevice | None = None
 
     @property
     def index(self) -> int:
@@ -84,7 +91,7 @@ def in_time(step: Callable[[], object]) -> bool:
 def steps(member: Member, *, last: bool) -> int:
     """Generator steps of a node in a round; in the last one with those on the device."""
     settings = member.peer.model.settings
-    tuned = 0 if member.tuner is None or not last else member.tuner.steps
+    tuned = 0 if member.device is None or not last else member.device.steps
     return settings.epochs * settings.steps_per_epoch + tuned
 
 
@@ -96,14 +103,24 @@ class Contributor:
         publishing: Models and their checks.
         memory: The run's state on disk. What is kept is kept for a round and its base.
         reporter: Told of the training.
+        ledger: Of the jobs on devices, where the run sends any.
     """
 
-    def __init__(self, contract: FederatedRounds, publishing: Publishing, memory: RunStore, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        contract: FederatedRounds,
+        publishing: Publishing,
+        memory: RunStore,
+        reporter: Reporter,
+        *,
+        ledger: JobLedger | None = None,
+    ) -> None:
         self.contract = contract
         self.publishing = publishing
         self.store = publishing.store
         self.memory = memory
         self.reporter = reporter
+        self.ledger = ledger
 
     def key(self, what: str, number: int, node: int) -> str:
         """What a fact about a node in a round is kept under."""
@@ -173,6 +190,10 @@ class Contributor:
                 metrics = member.peer.measure(self.publishing.own(kept["cid"]))
             seconds = time.perf_counter() - begin
         took = _add(kept["resources"], _took(seconds, meter))
+        if self.ledger is not None:
+            # The ledger knows more: what was settled late, and what an attempt that was killed has paid for.
+            work = (number, self.contract.base_of(number), member.index)
+            took["qpu_seconds"] = ledger_seconds(self.ledger, OF_A_NODE, work)
         measured = {"metrics": metrics.to_dict(), "resources": {name: round(v, 3) for name, v in took.items()}}
         self.memory.put(key, measured)
         return kept, measured
@@ -237,8 +258,8 @@ class Contributor:
                 trained = member.peer.train(number, start, progress)
             return _told(trained, "", _took(time.perf_counter() - begin, member.meter))
 
-        tuner = member.tuner
-        if tuner is None or not self._last(number):
+        device = member.device
+        if device is None or not device.steps or not self._last(number):
             return train()
         key = self.key("before the device", number, member.index)
         begun: dict[str, Any] | None = self.memory.get(key)
@@ -249,9 +270,9 @@ class Contributor:
             self.memory.put(key, {**begun, "parameters": plain})
         else:
             self.reporter.skip(steps(member, last=False))
-        return self._fine_tune(member, tuner, number, begun)
+        return self._fine_tune(member, device, number, begun)
 
-    def _fine_tune(self, member: Member, tuner: Tuner, number: int, begun: Mapping[str, Any]) -> dict[str, Any]:
+    def _fine_tune(self, member: Member, device: OnDevice, number: int, begun: Mapping[str, Any]) -> dict[str, Any]:
         """Go on for some steps on the device, in a session of its own."""
         epoch = member.peer.model.settings.epochs + 1
 
@@ -259,11 +280,11 @@ class Contributor:
             self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
 
         start = {name: np.asarray(block, dtype=np.float64) for name, block in begun["parameters"].items()}
-        tuner.meter.reset()
+        device.meter.reset()
         begin = time.perf_counter()
-        with self.memory.phase("fine-tuning"), self._labelled("fine-tune", member, number), tuner.meter:
-            trained = member.peer.fine_tune(number, tuner.model, start, tuner.steps, progress)
-        told = _told(trained, "_on_device", _took(time.perf_counter() - begin, tuner.meter))
+        with self.memory.phase("fine-tuning"), self._labelled("fine-tune", member, number), device.meter:
+            trained = member.peer.fine_tune(number, device.model, start, device.steps, progress)
+        told = _told(trained, "_on_device", _took(time.perf_counter() - begin, device.meter))
         return {
             "parameters": told["parameters"],
             "losses": {**begun["losses"], **told["losses"]},

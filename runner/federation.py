@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.runtime.labels import labelled
+from backends.runtime.ledger import JobLedger
 from circuits.errors import QrunError
 from contracts.records import SettlementRecord
 from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics
+from experiments.models.score import Calibration, Scorer
 from runner.config import RunConfig
 from runner.contribution import Member
 from runner.measure import Judge, SecureSum, calibrate_together, measure_together
@@ -31,12 +33,22 @@ from runner.update import dequantise, quantise
 
 @dataclass(frozen=True)
 class Final:
-    """The finished model: CID of the common aggregate of round `base`, its metrics, and those of each node's own."""
+    """The finished model.
+
+    Attributes:
+        cid: Of the common aggregate of round `base`.
+        metrics: Its metrics.
+        nodes: Those of each node's own last model.
+        scorer: What the metrics were scored with ...
+        calibration: ... and what it was calibrated on.
+    """
 
     cid: str
     base: int
     metrics: dict[str, Metrics | None]
     nodes: dict[int, dict[str, Metrics | None]]
+    scorer: Scorer
+    calibration: Calibration
 
 
 @dataclass
@@ -49,6 +61,7 @@ class Federation:
             its own: a node that was excluded still takes part in sums (of the calibration, of the validation figures),
             though no model of it counts any more.
         memory: The run's state on disk.
+        ledger: Of the jobs on devices, where the run sends any.
     """
 
     config: RunConfig
@@ -59,6 +72,7 @@ class Federation:
     memory: RunStore
     reporter: Reporter
     publishing: Publishing = field(init=False)
+    ledger: JobLedger | None = None
 
     @property
     def peers(self) -> list[Peer]:
@@ -100,7 +114,7 @@ class Federation:
     def play(self) -> list[RoundResult]:
         """Play until the task has ended; the settled rounds, in order, those that a rollback has taken back marked."""
         contract = self.contract
-        player = RoundPlayer(self.members, contract, self.publishing, self.memory, self.reporter)
+        player = RoundPlayer(self.members, contract, self.publishing, self.memory, self.reporter, ledger=self.ledger)
         player.recall(contract.base())  # what the store has lost is there again before anybody reads it
         # Nobody votes for a rollback while a run is being played.
         void = contract.voided()
@@ -173,14 +187,9 @@ class Federation:
         peer = self.members[0].peer
         with labelled("aggregate", round_=number, base=self.contract.base_of(number)), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), number)
-        stage = self._stage(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
+        stage = _stage(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, stage)
         return measure_together(scorer, calibration, self.peers, self.secure_sum, stage)
-
-    @staticmethod
-    def _stage(name: str, model: bytes) -> str:
-        """A name for sums about a model: no mask is used for two models, also when a resumed run made another."""
-        return f"{name}/{hashlib.sha256(model).hexdigest()[:32]}"
 
     # -- after the last round ---------------------------------------------------------------------------------------
 
@@ -194,7 +203,7 @@ class Federation:
         # On a device this asks for what was measured after the round: it is answered from the job that is kept.
         with labelled("final", round_=base), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), base)
-        calibration = calibrate_together(scorer, self.peers, self.secure_sum, self._stage("final", model))
+        calibration = self.calibrate(scorer, "final", model)
         metrics = judge.score(scorer, calibration)
         nodes = {}
         for j, published in sorted(self.publishing.published(base).items() if base else []):
@@ -203,4 +212,13 @@ class Federation:
             with labelled("final", round_=base, node=j), self.peers[j].model.executor:
                 own = self.peers[j].scorer(dequantise(published.update.blocks), base)
             nodes[j] = judge.score(own, own.calibrate(self.peers[j].validation_features))
-        return Final(cid, base, metrics, nodes)
+        return Final(cid, base, metrics, nodes, scorer, calibration)
+
+    def calibrate(self, scorer: Scorer, name: str, data: bytes) -> Calibration:
+        """The calibration of a scorer on all nodes' benign records; `data` are what the scorer was made of."""
+        return calibrate_together(scorer, self.peers, self.secure_sum, _stage(name, data))
+
+
+def _stage(name: str, data: bytes) -> str:
+    """A name for sums about a model: no mask is used for two models, also when a resumed run made another."""
+    return f"{name}/{hashlib.sha256(data).hexdigest()[:32]}"

@@ -18,6 +18,7 @@ from eth_account import Account
 
 from backends.devices import device_name
 from backends.runtime.types import RuntimeContext
+from backends.target import Target
 from circuits.errors import QrunError, QrunWarning
 from contracts.chain import Chain, connect
 from contracts.cid import parse_cid
@@ -30,18 +31,20 @@ from experiments.features.fit import suits
 from experiments.features.map import FeatureMap
 from runner.agreement import attach_task, open_secure_sum
 from runner.config import RunConfig
-from runner.contribution import Member
+from runner.contribution import Member, OnDevice, steps
+from runner.device_stage import DeviceRun, describe, on_device, run_on_device
 from runner.federation import Federation
+from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, snapshot_bytes
 from runner.keys import RunKeys, load_or_create
 from runner.ledger import RunLedger
 from runner.measure import Judge
 from runner.meter import Meter
 from runner.node import Peer
 from runner.places import Places
-from runner.prepare import Prepared, model_for
+from runner.prepare import Prepared, device_executor, model_for
 from runner.progress import Reporter
 from runner.report.convergence import draw_convergence
-from runner.result import build_result
+from runner.result import build_result, describe_backend
 from runner.run_folder import MAX_BYTES as MAX_RESULT
 from runner.seeds import derive
 from runner.store import RunStore, write_durably
@@ -115,23 +118,45 @@ class Play:
             secure_sum = open_secure_sum(contract, opened.accounts, opened.keys.nodes)
             feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, secure_sum)
             members = [self._member(i, study, opened) for i in range(config.nodes)]
-            federation = Federation(config, members, contract, opened.content, secure_sum, store, reporter)
+            federation = Federation(
+                config, members, contract, opened.content, secure_sum, store, reporter, ledger=self.ledger
+            )
             map_cid = federation.use_map(feature_map, self._against(feature_map, study))
 
-        reporter.begin(config.rounds * config.nodes * config.model.epochs * config.model.steps_per_epoch)
+        reporter.begin(sum(steps(m, last=k == config.rounds) for m in members for k in range(1, config.rounds + 1)))
         rounds = federation.play()
 
         reporter.stage("measuring")
+        judge = Judge.of(study, feature_map)
         with store.phase("measuring"):
-            final = federation.final(Judge.of(study, feature_map))
+            final = federation.final(judge)
+        stage: DeviceRun | None = None
+        if self.prepared.run_on is not None:
+            reporter.stage(f"running on {self.prepared.run_on.name}")
+            with store.phase("device"):
+                stage = run_on_device(config, self.prepared, final, federation, judge)
+        jobs = describe_jobs(self.ledger.jobs())
+        keep_results(jobs, self.ledger, opened.content)
+        sessions = describe_sessions(self.ledger.sessions())
+        target = self.prepared.target
         result = build_result(
             run=store.run,
             config=config,
             manifest_sha256=_sha256(store.path / "config.json"),
             study=study,
-            target=self.prepared.target,
-            circuit=self.prepared.circuit,
-            device=device_name(self.prepared.device),
+            backend=describe_backend(
+                config,
+                target,
+                self.prepared.circuit,
+                device_name(self.prepared.device),
+                snapshot_cid=_keep_snapshot(target, opened.content),
+                mode=mode_of(jobs, target.name),
+            ),
+            jobs=jobs,
+            sessions=sessions,
+            device_run=None
+            if stage is None
+            else describe(stage, jobs, sessions, _keep_snapshot(stage.target, opened.content)),
             feature_map_cid=map_cid,
             rounds=rounds,
             final=final,
@@ -277,6 +302,10 @@ class Play:
             config, prepared.target, prepared.circuit, prepared.device, runtime=self.runtime, ledger=self.ledger
         )
         meter = model.executor = Meter(model.executor)
+        device: OnDevice | None = None
+        if config.runtime is not None and prepared.run_on is not None and prepared.run_on_circuit is not None:
+            there = device_executor(config, prepared.run_on, runtime=self.runtime, ledger=self.ledger)
+            device = on_device(model, prepared.run_on_circuit, there, config.runtime.fine_tune)
         peer = Peer(
             index=index,
             seed=config.seed,
@@ -286,11 +315,17 @@ class Play:
             federation=config.federation,
             grades=config.grades,
         )
-        return Member(peer, opened.accounts[index], opened.keys.nodes[index], meter)
+        return Member(peer, opened.accounts[index], opened.keys.nodes[index], meter, device)
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep_snapshot(target: Target, content: ContentStore) -> str | None:
+    """Put the calibration that a target was built from into the store; its CID, None where it came with qrun."""
+    data = snapshot_bytes(target)
+    return None if data is None else content.put(data)
 
 
 def _keep_models(path: Path, result: Mapping[str, Any], content: ContentStore) -> None:

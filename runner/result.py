@@ -14,6 +14,7 @@ from experiments.base import Study
 from experiments.metrics import Metrics
 from runner.config import RunConfig
 from runner.federation import Final
+from runner.job_record import describe_options, describe_qpu
 from runner.progress import RoundResult, as_json
 from runner.schema import FORMAT
 
@@ -80,8 +81,28 @@ def describe_dataset(study: Study) -> dict[str, Any]:
     }
 
 
-def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit, device: str) -> dict[str, Any]:
-    """The quantum device, its calibration, the compiled generator on it, and the torch device that computed it."""
+def describe_backend(
+    config: RunConfig,
+    target: Target,
+    circuit: CompiledCircuit,
+    device: str,
+    *,
+    snapshot_cid: str | None = None,
+    mode: str = "",
+) -> dict[str, Any]:
+    """The quantum device, its calibration, the compiled generator on it, and what computed it.
+
+    Args:
+        config: The run's.
+        target: The device.
+        circuit: The generator on it.
+        device: The torch device.
+        snapshot_cid: Of the calibration, where it is in the store.
+        mode: Of the engine runtime: how its jobs were run.
+    """
+    runtime = {}
+    if config.engine == "runtime" and config.runtime is not None:
+        runtime = {"mode": mode, **describe_options(config.runtime.options(config.shots or 0), target)}
     return {
         "name": target.name,
         "engine": config.engine,
@@ -90,10 +111,12 @@ def describe_backend(config: RunConfig, target: Target, circuit: CompiledCircuit
         "device": device,
         "calibration_date": target.calibration_date,
         "snapshot_sha256": target.snapshot_sha256,
+        "snapshot_cid": snapshot_cid,
         "native_gates": list(target.native_gates),
         "physical_qubits": list(circuit.physical_qubits),
         "depth": circuit.depth,
         "two_qubit_gates": circuit.two_qubit_gates,
+        **runtime,
     }
 
 
@@ -103,9 +126,10 @@ def build_result(
     config: RunConfig,
     manifest_sha256: str,
     study: Study,
-    target: Target,
-    circuit: CompiledCircuit,
-    device: str,
+    backend: dict[str, Any],
+    jobs: list[dict[str, Any]],
+    sessions: list[dict[str, Any]],
+    device_run: dict[str, Any] | None,
     feature_map_cid: str,
     rounds: list[RoundResult],
     final: Final,
@@ -144,7 +168,7 @@ def build_result(
         "config_digest": config.digest.hex(),
         "manifest_sha256": manifest_sha256,
         "dataset": describe_dataset(study),
-        "backend": describe_backend(config, target, circuit, device),
+        "backend": backend,
         "feature_map": {"cid": feature_map_cid},
         "nodes": nodes,
         "rounds": _with_transactions(as_json(rounds), contract, log),
@@ -155,6 +179,10 @@ def build_result(
         ],
         "final": {"cid": final.cid, "round": final.base},
         "metrics": {part: _round(m) for part, m in final.metrics.items()},
+        "device_run": device_run,
+        "jobs": jobs,
+        "sessions": sessions,
+        "qpu": describe_qpu(jobs, sessions),
         "spread": {part: spread(nodes, part) for part in ("holdout", "test")},
         "artefacts": {},
         "chain": {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from backends.runtime.ledger import JobLedger
 from circuits.errors import QrunError
 from contracts.records import Phase
 from contracts.rounds import FederatedRounds
@@ -31,6 +32,7 @@ class RoundPlayer:
         publishing: Models and their checks.
         memory: The run's state on disk.
         reporter: Told of the training.
+        ledger: Of the jobs on devices, where the run sends any.
     """
 
     def __init__(
@@ -40,13 +42,15 @@ class RoundPlayer:
         publishing: Publishing,
         memory: RunStore,
         reporter: Reporter,
+        *,
+        ledger: JobLedger | None = None,
     ) -> None:
         self.members = members
         self.contract = contract
         self.publishing = publishing
         self.memory = memory
         self.reporter = reporter
-        self.contributor = Contributor(contract, publishing, memory, reporter)
+        self.contributor = Contributor(contract, publishing, memory, reporter, ledger=ledger)
         self._reviewed = 0  # the round after whose review the peers are
 
     def play(self, number: int) -> None:

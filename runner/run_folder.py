@@ -10,13 +10,12 @@ from circuits.errors import QrunError
 from circuits.hostile import load_json
 from runner.access import is_sound
 from runner.config import RunConfig, build_config, canonical
-from runner.schema import FORMAT, schema
+from runner.schema import FORMAT, filled, keys_of, schema
 
 MAX_BYTES = 256 << 20
 """A thousand rounds of fifty nodes stay below."""
 EARLIER = ("qrun-result/1",)
 """Formats of results that earlier versions wrote."""
-REQUIRED = frozenset(schema()["required"])
 METRICS = frozenset(schema()["$defs"]["metrics"]["required"])
 
 
@@ -54,7 +53,8 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
         named = str(result["format"])
-        sound = named == FORMAT and set(result) >= REQUIRED and _are_figures(result["metrics"])
+        keys = keys_of(named)
+        sound = keys is not None and set(result) >= keys and _are_figures(result["metrics"])
     except (OSError, QrunError, KeyError, TypeError, AttributeError):
         sound, named = False, ""
     if named in EARLIER:
@@ -64,8 +64,7 @@ def read_result(path: Path) -> dict[str, Any]:
         )
     if not sound:
         raise QrunError(f"{file} is missing or damaged.", "Remove the file and resume the run: it is written again.")
-    whole: dict[str, Any] = result
-    return whole
+    return filled(result)
 
 
 def _are_figures(parts: dict[str, Any]) -> bool:

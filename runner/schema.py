@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-FORMAT = "qrun-result/2"
+FORMAT = "qrun-result/3"
+NEW = {"device_run": None, "jobs": [], "sessions": [], "qpu": {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}}}
+"""What a result of the format before did not have, and what that means: no job was sent."""
+READ = {FORMAT: frozenset[str](), "qrun-result/2": frozenset(NEW)}
+"""Formats that are read, and the keys that they do not have."""
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a result (runner/result.schema.json)."""
     body: dict[str, Any] = json.loads(files("runner").joinpath("result.schema.json").read_text(encoding="utf-8"))
     return body
+
+
+def keys_of(format_: object) -> frozenset[str] | None:
+    """The keys of a result of a format; None for one that is not read."""
+    missing = READ.get(format_) if isinstance(format_, str) else None
+    return None if missing is None else frozenset(schema()["required"]) - missing
+
+
+def filled(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of a format that is read, with the keys of this version's."""
+    return {**copy.deepcopy(NEW), **result}

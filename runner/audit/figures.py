@@ -20,8 +20,8 @@ from runner.audit.task_state import Round, TaskState
 from runner.config import RunConfig
 from runner.progress import Verdict
 from runner.result import KINDS, spread
-from runner.run_folder import MAX_BYTES, REQUIRED
-from runner.schema import FORMAT
+from runner.run_folder import MAX_BYTES
+from runner.schema import FORMAT, keys_of
 
 ATTESTED = {
     "versions": "the versions of the software are the run's own statement",
@@ -62,10 +62,11 @@ def read_result(findings: Findings, evidence: Evidence, state: TaskState) -> dic
         findings.skipped("end/all", "every node stated this result", f"nodes {missing} stated none")
     try:
         result = load_json(data, max_bytes=MAX_BYTES, what=where)
-        sound = isinstance(result, dict) and result["format"] == FORMAT and set(result) == REQUIRED
+        sound = isinstance(result, dict) and set(result) == keys_of(result["format"])
     except (QrunError, KeyError, TypeError):
         sound, result = False, None
-    findings.test(sound, "result/form", f"the result is of format {FORMAT}, with its keys and no others",
+    named = result["format"] if sound else FORMAT
+    findings.test(sound, "result/form", f"the result is of format {named}, with its keys and no others",
                   "it is no JSON, or of another format", where)  # fmt: skip
     return result if sound else None
 
