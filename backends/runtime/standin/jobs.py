@@ -58,11 +58,6 @@ class Job:
         """Whether it waits or runs."""
         return self.state in PENDING
 
-    @property
-    def queued(self) -> bool:
-        """Whether it waits."""
-        return self.state == "Queued"
-
     def entry(self, *, params: bool = False) -> dict[str, Any]:
         """How the service shows it, with what it asked if wanted."""
         state: dict[str, Any] = {"status": self.state}

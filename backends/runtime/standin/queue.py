@@ -136,17 +136,15 @@ class Queue:
 
     def _next(self, device: str) -> tuple[Job | None, float | None]:
         """The next job of a device; else how long to wait for one that is in the queue, None for any change."""
+        for session_id in list(self.sessions):
+            self.session(session_id)  # cancels its jobs where its time is over
         limit = self.settings.limit
         if self.held or (limit is not None and self.spent() >= limit):
             return None, None
         now = time.time()
         wait: float | None = None
         for job in self.jobs:
-            if job.backend == device and job.queued:
-                if job.session_id is not None:
-                    self.session(job.session_id)  # cancels its jobs where its time is over
-                    if not job.queued:
-                        continue
+            if job.backend == device and job.state == "Queued":
                 if now - job.created >= self.settings.queue:
                     return job, None
                 wait = self.settings.queue - (now - job.created)

@@ -78,13 +78,12 @@ def _item(item: Any, shots: int, device: Device, seed: int) -> Arrays:
     circuit = item.circuit
     joined, alone = split(circuit)
     registers = _joined(circuit, joined, values, shots, device, seed=seed)
-    flat, sets = {name: array.reshape(-1, *array.shape[-2:]) for name, array in registers.items()}, values.shape[:-1]
+    sets = math.prod(values.shape[:-1])
+    rows = values.reshape(sets, values.shape[-1])
+    flat = {name: array.reshape(sets, *array.shape[-2:]) for name, array in registers.items()}
     for qubit in alone:
-        chance = lone.probabilities(
-            circuit, qubit, values.reshape(-1, values.shape[-1]), lone.errors(device.fake, qubit)
-        )
-        rng = np.random.default_rng([seed, qubit])
-        read = rng.random((math.prod(sets), shots)) < chance[:, None]
+        chance = lone.probabilities(circuit, qubit, rows, lone.errors(device.fake, qubit))
+        read = np.random.default_rng([seed, qubit]).random((sets, shots)) < chance[:, None]
         for register, index in circuit.find_bit(circuit.clbits[lone.bit(circuit, qubit)]).registers:
             flat[register.name][:, :, index] = read
     return {**drawn, **registers}
