@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.live import CHOICES, is_concrete, is_hardware_name, plain_name
+from backends.live import is_concrete, is_hardware_name, plain_name, require_account
 from backends.snapshot_file import Snapshot, is_file_name, load, read, save
 from backends.snapshots import TargetSummary, describe, folders, summarise
 from circuits.errors import UsageError
@@ -146,27 +146,12 @@ def canonical_name(name: str) -> str:
         if candidate in known:
             return candidate
     if is_hardware_name(name):
-        return _hardware_name(name, known)
+        require_account(name)
+        return plain_name(name)
     # Without the common prefix, which would make any two names look alike.
     short = {target.removeprefix("fake_"): target for target in known}
     close = difflib.get_close_matches(plain.removeprefix("fake_"), list(short), n=1)
     hint = f"Did you mean {short[close[0]]}? " if close else ""
     raise UsageError(
         f"unknown backend {name!r}.", f"{hint}`qrun backends list` shows all; a snapshot file's name ends in .json."
-    )
-
-
-def _hardware_name(name: str, known: list[str]) -> str:
-    """A real device's name in the service's spelling; UsageError where there is no account to ask."""
-    from backends.runtime.explain import account_available
-
-    plain = plain_name(name)
-    if account_available():
-        return plain
-    twin = plain.replace("ibm_", "fake_", 1)
-    hint = f" Or run on the noisy twin of its packaged calibration: {twin}." if twin in known else ""
-    what = f"{plain} chooses among real devices" if plain in CHOICES else f"{plain} is a real device"
-    raise UsageError(
-        f"{what}, and no account at IBM Quantum is known here.",
-        f"Store a token with `qrun login`, or set QISKIT_IBM_TOKEN.{hint}",
     )

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from backends.runtime.errors import ServiceError
-from backends.runtime.explain import explain
+from backends.runtime.explain import LOGIN, account_available, explain
+from backends.snapshots import folders
 from circuits.errors import QrunError, UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ def is_concrete(name: str) -> bool:
     return _NAME.fullmatch(plain_name(name)) is not None
 
 
+def require_account(name: str) -> None:
+    """Check that there is an account to ask for a device with; asks no network.
+
+    Raises:
+        UsageError: There is none: says how to come to one, and which packaged twin there is.
+    """
+    if account_available():
+        return
+    plain = plain_name(name)
+    twin = plain.replace("ibm_", "fake_", 1)
+    hint = f" Or run on the noisy twin of its packaged calibration: {twin}." if twin in folders() else ""
+    what = f"{plain} chooses among real devices" if plain in CHOICES else f"{plain} is a real device"
+    raise UsageError(f"{what}, and no account at IBM Quantum is known here.", f"{LOGIN}{hint}")
+
+
 def devices() -> list[Device]:
     """All real devices of the account, by name.
 
@@ -86,8 +102,8 @@ def fetch(name: str) -> Snapshot:
     gives the same bytes anywhere.
 
     Raises:
-        UsageError: The account has no such device.
-        ServiceError: No account, or the service cannot be asked.
+        UsageError: No account, or it has no such device.
+        ServiceError: The service cannot be asked.
         QrunError: What the service says of the device is not sound.
     """
     from backends.runtime.account import connect
@@ -98,6 +114,7 @@ def fetch(name: str) -> Snapshot:
         raise UsageError(
             f"{name!r} is no name of a real device.", "They begin with ibm_ (`qrun backends list --live`)."
         )
+    require_account(name)
     service = connect()
     known = [device.name for device in devices()]
     if wanted not in known:
@@ -142,7 +159,7 @@ def pick(
         progress: Told (device, done, of) while devices are ranked.
 
     Raises:
-        UsageError: An unknown name, or no device has enough qubits.
+        UsageError: An unknown name, no account, or no device has enough qubits.
         ServiceError: The service cannot be asked, or no device runs jobs.
     """
     choice = plain_name(name)
@@ -150,6 +167,7 @@ def pick(
         return choice, f"{choice}, as named."
     if choice not in CHOICES:
         raise UsageError(f"unknown choice {name!r}.", f"Known: {', '.join(CHOICES)}.")
+    require_account(name)
     needed = ansatz.circuit.num_qubits
     running = [device for device in devices() if device.operational]
     if not running:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from runner.commands import attack, backends, chain, experiment, jobs, runs, store, verify
+from runner.commands import attack, backends, chain, estimate, experiment, jobs, login, runs, store, verify
 from runner.commands.base import JsonOption, guarded, print_json
 
 app = typer.Typer(
@@ -46,13 +46,14 @@ def _doctor(
     chain: Annotated[str | None, typer.Option(help="Also look whether this Ethereum node answers.")] = None,
     ipfs: Annotated[str | None, typer.Option(help="Also look whether this IPFS daemon answers.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Also ask IBM's service: does it answer, what is left.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What is here and what is missing: versions, data, chain, IPFS, token; and how to mend it."""
     from runner.doctor import examine
     from runner.view import show_checks
 
-    checks = examine(chain=chain, ipfs=ipfs, data=data)
+    checks = examine(chain=chain, ipfs=ipfs, data=data, live=live)
     if as_json:
         print_json([c.to_dict() for c in checks])
     else:
@@ -64,7 +65,7 @@ def _doctor(
 # In the order of `qrun --help`: what a user comes for stands first.
 experiment.add(app)
 app.command("doctor")(_doctor)
-for _group in (backends, runs, jobs, attack, verify, chain, store):
+for _group in (estimate, login, backends, runs, jobs, attack, verify, chain, store):
     _group.add(app)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,24 +110,53 @@ def _ipfs(address: str | None) -> Check:
 
 
 def _token() -> Check:
-    if os.environ.get("QISKIT_IBM_TOKEN"):
+    from backends.runtime.account import account_file, available, token_of_the_environment
+    from runner.account import readable_by_others
+
+    if token_of_the_environment() is not None:
         return Check("IBM Quantum token", "ok", "present, in QISKIT_IBM_TOKEN")
-    saved = Path.home() / ".qiskit" / "qiskit-ibm.json"
-    if saved.is_file():
+    file = account_file()
+    if available():
+        if readable_by_others(file):
+            return Check("IBM Quantum token", "optional", f"in {file}, which others can read", f"chmod 600 {file}")
         return Check("IBM Quantum token", "ok", "present, in the saved account")
+    if file.exists():
+        return Check("IBM Quantum token", "optional", f"{file} holds no account", "Save one: qrun login")
     return Check(
         "IBM Quantum token",
         "optional",
         "not present",
-        "Fake devices need none. For hardware: set QISKIT_IBM_TOKEN, or QiskitRuntimeService.save_account.",
+        "Fake devices need none. For hardware: qrun login, or set QISKIT_IBM_TOKEN.",
     )
 
 
-def examine(*, chain: str | None = None, ipfs: str | None = None, data: Path | None = None) -> list[Check]:
+def _service(live: bool) -> Check:
+    """Whether IBM's service answers; asked only where the user says so."""
+    name = "IBM Quantum service"
+    if not live:
+        return Check(name, "optional", "not asked for", "qrun doctor --live asks it.")
+    from backends.live import devices
+    from backends.runtime.account import allowance, connect
+
+    try:
+        plan = allowance(connect())
+        found = devices()
+    except QrunError as error:
+        return Check(name, "broken", error.message, error.hint)
+    running = sum(device.operational for device in found)
+    told = [f"answers; {running} of {len(found)} devices run jobs", f"plan {plan.plan or 'not told'}"]
+    if plan.remaining is not None and plan.limit is not None:
+        told.append(f"{plan.remaining:.0f} of {plan.limit:.0f} QPU seconds left")
+    return Check(name, "ok", ", ".join(told))
+
+
+def examine(
+    *, chain: str | None = None, ipfs: str | None = None, data: Path | None = None, live: bool = False
+) -> list[Check]:
     """All checks. Shows whether secrets are there, never what they are."""
     checks = _packages()
     try:
         checks.append(_data(data))
     except QrunError as error:
         checks.append(Check("NSL-KDD", "broken", error.message, error.hint))
-    return [*checks, _runs(), _embedded_chain(), _node(chain), _ipfs(ipfs), _token()]
+    return [*checks, _runs(), _embedded_chain(), _node(chain), _ipfs(ipfs), _token(), _service(live)]

@@ -209,7 +209,9 @@ def share_of(found: Estimate, target: Target) -> Share:
             if plan.remaining is not None:
                 name = f"the {plan.plan} plan" if plan.plan else "the plan"
                 part = found.total.qpu_seconds / plan.remaining if plan.remaining else None
-                return Share(part, plan.remaining, f"what {name} has left, as the service says")
+                return Share(
+                    part, plan.remaining, f"the {plan.remaining:.0f} s that {name} has left, as the service says"
+                )
             why = "the service names no limit"
     return Share(
         found.total.qpu_seconds / OPEN_PLAN_SECONDS, OPEN_PLAN_SECONDS, f"the Open plan's 10 minutes in 28 days ({why})"

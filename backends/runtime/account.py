@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backends.runtime.errors import ServiceError
-from backends.runtime.explain import LOGIN, account_available, account_file, explain, token_of_the_environment
+from backends.runtime.explain import (
+    LOGIN,
+    account_available,
+    account_file,
+    explain,
+    saved_accounts,
+    token_of_the_environment,
+)
 
 if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
@@ -26,6 +33,7 @@ __all__ = [
     "connect",
     "disconnect",
     "open_service",
+    "saved_accounts",
     "token_of_the_environment",
 ]
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from runner.commands.base import JsonOption, complete_backend, guarded, print_json
+from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
 
 
 @guarded
-def list_(as_json: JsonOption = False) -> None:
+def list_(
+    live: Annotated[
+        bool, typer.Option("--live", help="Also the real devices of the account, with their queues: asks the service.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """All names that --backend takes, with the calibration they stand for."""
     from backends.catalog import list_targets
-    from runner.view import show_targets
 
     targets = list_targets()
+    if live:
+        from backends.live import devices
+
+        found = devices()
+        if as_json:
+            real = [{**vars(device), "kind": "hardware"} for device in found]
+            print_json([*real, *(t.to_dict() for t in targets)])
+            return
+        from runner.view_devices import show_devices
+
+        show_devices(found)
     if as_json:
         print_json([t.to_dict() for t in targets])
     else:
+        from runner.view import show_targets
+
         show_targets(targets)
 
 
@@ -57,10 +74,78 @@ def save(
         typer.echo(f"saved {saved.name}, calibrated {saved.calibration_date}, to {file} (SHA-256 {saved.sha256})")
 
 
+@guarded
+def rank(
+    name: Annotated[str, typer.Argument(help="The experiment.", autocompletion=complete_experiment)],
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="A device to rank; may be given again. \\[default: all]", autocompletion=complete_backend),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Rank the account's real devices: asks the service.")] = False,
+    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")] = None,
+    reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
+    entanglement: Annotated[
+        str | None,
+        typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the experiment, and so of the layout.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Devices in the order of how well the experiment's circuit fares there, and how long they are waited for.
+
+    Without --live the packaged devices are ranked, by their packaged calibrations.
+    """
+    from backends.runtime.rank import rank as ranking
+    from experiments.base import find
+    from runner.options import config_from
+    from runner.seeds import derive
+    from runner.view_devices import Ranking, show_ranking
+
+    options = {"backend": "ideal", "qubits": qubits, "reps": reps, "entanglement": entanglement, "seed": seed}
+    run = config_from(name, options, config)
+    ansatz = find(name).ansatz(run.model)
+    with Ranking() as progress:
+        targets, queues = _targets(backend or [], live)
+        layout = derive(run.seed, "layout") % 2**31
+        ranked = ranking(ansatz, targets, queues, seed=layout, progress=progress.step)
+    if as_json:
+        print_json({"circuit": ansatz.name, "devices": [device.to_dict() for device in ranked]})
+    else:
+        show_ranking(f"{name} ({ansatz.name})", ranked)
+
+
+def _targets(names: list[str], live: bool) -> tuple[list[Any], dict[str, int | None]]:
+    """The targets to rank, and the queues of the real ones among them.
+
+    Raises:
+        UsageError: An unknown name, or the ideal target.
+        ServiceError: The service is to be asked, and cannot be.
+    """
+    from backends.catalog import canonical_name, get_target, target_names
+    from backends.live import devices, fetch, hardware_target, is_concrete
+    from circuits.errors import UsageError
+
+    wanted = list(dict.fromkeys(canonical_name(name) for name in names))
+    if "ideal" in wanted:
+        raise UsageError("the ideal target has no errors: it ranks above all devices.", "Name devices to rank.")
+    real = devices() if live or any(is_concrete(name) for name in wanted) else []
+    if live:
+        wanted += [device.name for device in real if device.operational and device.name not in wanted]
+        if not wanted:
+            raise UsageError("no device of the account runs jobs at present.", "Leave --live out for packaged ones.")
+    if not wanted:
+        wanted = [name for name in target_names() if name != "ideal"]
+    targets = [hardware_target(fetch(name)) if is_concrete(name) else get_target(name) for name in wanted]
+    return targets, {device.name: device.queue for device in real}
+
+
 def add(app: typer.Typer) -> None:
     """Put the group `backends` onto the command line."""
     group = typer.Typer(help="Devices, and the noisy twins of devices.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("show")(show)
     group.command("save")(save)
+    group.command("rank")(rank)
     app.add_typer(group, name="backends")

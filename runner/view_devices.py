@@ -1,0 +1,119 @@
+"""Devices shown: what the account has, how they rank for a circuit, and what a run takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from backends.live import Device
+from backends.runtime.rank import Ranked
+from runner.estimate import Estimate, Share
+from runner.tables import emit, show_table, table_of
+
+NAMES = {"total": "all"}
+
+
+class Ranking:
+    """Progress on stderr while devices are ranked: a bar in a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("ranking", total=None)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """So many devices are done; the next is `name`."""
+        self.progress.update(self.task, completed=done, total=total, description=name or "ranking")
+
+
+def show_devices(devices: Sequence[Device]) -> None:
+    """The account's devices, on stdout."""
+    rows = [[d.name, str(d.qubits), d.status, "-" if d.queue is None else str(d.queue)] for d in devices]
+    show_table("Devices of the account", ["name", "qubits", "status", "jobs that wait"], rows)
+
+
+def show_ranking(what: str, ranked: Sequence[Ranked]) -> None:
+    """Devices in order, and why the first is first.
+
+    Args:
+        what: Names the circuit.
+        ranked: At least one.
+    """
+    queues = any(device.queue is not None for device in ranked)
+    columns = ["device", "est. fidelity", "2q gates", "depth", "a shot", *(["queue"] if queues else []), "calibrated"]
+    table = table_of(f"Devices for {what}", [*columns, "why"], numeric=range(1, len(columns) - 1))
+    for device in ranked:
+        figures = [
+            "-" if device.fidelity is None else f"{device.fidelity:.4f}",
+            "-" if device.two_qubit_gates is None else str(device.two_qubit_gates),
+            "-" if device.depth is None else str(device.depth),
+            "-" if device.shot_seconds is None else f"{device.shot_seconds * 1e6:.0f} us",
+            *([] if not queues else ["-" if device.queue is None else str(device.queue)]),
+            (device.calibration_date or "-")[:10],
+        ]
+        table.add_row(*(Text(cell) for cell in [device.name, *figures, device.reason]))
+    first = ranked[0]
+    emit(table, Text(f"{first.name}: {first.reason}" if first.fidelity is not None else "No device can run it."))
+
+
+def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_seconds: float) -> None:
+    """What a run takes, a table for each way to run it.
+
+    Args:
+        what: Names the run.
+        estimates: With the share of the plan.
+        shot_seconds: Of one shot, for the reader's own sums.
+    """
+    parts = []
+    for found, share in estimates:
+        table = table_of(
+            f"{what} on {found.backend}, {found.way} ({found.shots} shots a circuit)",
+            ["part", "jobs", "circuits", "shots", "QPU time"],
+            numeric=range(1, 5),
+        )
+        for stage in (*found.stages, found.total):
+            counts = [f"{number:,}" for number in (stage.jobs, stage.circuits, stage.shots)]
+            cells = [NAMES.get(stage.name, stage.name), *counts, duration(stage.qpu_seconds)]
+            table.add_row(*(Text(cell) for cell in cells))
+        parts += [table, Text(f"{_part(share)} {share.of}.\n")]
+    parts.append(
+        Text(
+            f"A shot takes {shot_seconds * 1e6:.1f} us (repetition delay and circuit), a job 2 s more. An estimate, by "
+            "IBM's own formula; a session is also charged while it waits between its jobs."
+        )
+    )
+    emit(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds up to two minutes, else minutes, else hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _part(share: Share) -> str:
+    if share.share is None:
+        return "More than"
+    return f"{share.share:.1%} of" if share.share < 2 else f"{share.share:,.1f} times"
