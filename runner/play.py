@@ -32,7 +32,8 @@ from experiments.features.map import FeatureMap
 from runner.agreement import attach_task, open_secure_sum
 from runner.config import RunConfig
 from runner.contribution import Member, OnDevice, steps
-from runner.device_stage import DeviceRun, describe, on_device, run_on_device
+from runner.device_report import DeviceRun, describe
+from runner.device_stage import on_device, run_on_device
 from runner.federation import Federation
 from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, snapshot_bytes
 from runner.keys import RunKeys, load_or_create

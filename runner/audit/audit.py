@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import UsageError
 from runner.audit.checks import Findings
 from runner.audit.replay import Replay
 from runner.audit.sources import Evidence
 from runner.audit.task_state import TaskState
+
+if TYPE_CHECKING:
+    from runner.audit.jobs import KeptJobs
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def _check_content(
         figures.check_result(
             findings, result, evidence=evidence, history=history, state=state, config=config, models=models, final=final
         )  # fmt: skip
+    kept = _check_jobs(findings, evidence, state, result)
     if evidence.folder is not None:
         if result is not None:
             files.check_copies(findings, evidence.folder, result)
@@ -180,12 +184,25 @@ def _check_content(
     if config is not None and models is not None and feature_map is not None:
         from runner.audit.recompute import Recomputation
 
-        Recomputation(findings, config, models, feature_map, result, data, notify).check()
+        Recomputation(findings, config, models, feature_map, result, data, notify, kept).check()
         return
     note = findings.skipped if state.map_digest is None else findings.withheld
     note(
         "metrics/all", "the metrics are those of the models on the data", "the config or the feature map cannot be had"
     )
+
+
+def _check_jobs(
+    findings: Findings, evidence: Evidence, state: TaskState, result: Mapping[str, Any] | None
+) -> KeptJobs | None:
+    """The jobs on devices that the result lists; None without a result."""
+    if result is None:
+        return None
+    from runner.audit.jobs import KeptJobs
+
+    kept = KeptJobs(findings, result, evidence.store)
+    kept.check(state, result)
+    return kept
 
 
 def _check_node(data: WithData | None, nodes: int) -> None:

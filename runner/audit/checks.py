@@ -16,6 +16,7 @@ SUBJECTS = (
     "feature map",
     "rounds",
     "models",
+    "jobs",
     "signatures",
     "aggregation",
     "grades",

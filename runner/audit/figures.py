@@ -31,6 +31,8 @@ ATTESTED = {
     "store": "where the run kept its files is its own statement",
     "run": "the run's name is its own",
 }
+FILE = "snapshot"
+"""What the canonical config calls a device that was read from a snapshot file (runner/config.py)."""
 _NOTHING = object()
 
 
@@ -62,7 +64,7 @@ def read_result(findings: Findings, evidence: Evidence, state: TaskState) -> dic
         findings.skipped("end/all", "every node stated this result", f"nodes {missing} stated none")
     try:
         result = load_json(data, max_bytes=MAX_BYTES, what=where)
-        sound = isinstance(result, dict) and set(result) == keys_of(result["format"])
+        sound = isinstance(result, dict) and frozenset(result) == keys_of(result["format"])
     except (QrunError, KeyError, TypeError):
         sound, result = False, None
     named = result["format"] if sound else FORMAT
@@ -108,9 +110,14 @@ def check_result(
     expected["config_digest"] = state.spec.config_digest.hex()
     if config is not None:
         named = config.model_dump(mode="json")
-        if config.snapshot_sha256 is not None:
-            del named["backend"]  # a file: where it lies is not part of the config
+        if config.backend == FILE:
+            del named["backend"]  # where it lies is not part of the config
         expected["config"] = {name: Whole(value) for name, value in named.items()}
+        if config.runtime is not None:
+            table = {name: Whole(value) for name, value in named["runtime"].items()}
+            if config.runtime.run_on == FILE:
+                del table["run_on"]
+            expected["config"]["runtime"] = table
     if evidence.manifest is not None:
         expected["manifest_sha256"] = hashlib.sha256(evidence.manifest).hexdigest()
     if state.map_digest is not None:

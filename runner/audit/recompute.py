@@ -6,10 +6,13 @@ agree within TOLERANCE, grades within GRADE_TOLERANCE; one that is not exactly t
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from circuits.errors import QrunError, QrunWarning
@@ -20,21 +23,23 @@ from experiments.features.secure_sum import plain_sum
 from experiments.metrics import Metrics
 from runner.audit.audit import WithData
 from runner.audit.checks import Findings
+from runner.audit.jobs import KeptJobs
+from runner.audit.kept import TOLERANCE, check_device, replayed_model, replayed_on_device, with_devices
 from runner.audit.models import Audited
 from runner.config import RunConfig
 from runner.contribution import Member
+from runner.device_stage import run_on_device
 from runner.federation import Federation
+from runner.job_record import mode_of, snapshot_bytes
 from runner.measure import Judge
 from runner.node import Peer
-from runner.prepare import Prepared, model_for, prepare
+from runner.prepare import Prepared, prepare
 from runner.progress import Warn
 from runner.result import describe_backend, describe_dataset
 from runner.round import RoundPlayer
 from runner.seeds import derive
-from runner.update import Blocks, Input
+from runner.update import Blocks, Input, Update
 
-TOLERANCE = 2e-3
-"""Rates and the threshold may differ by so much between machines: a record or two near the threshold."""
 GRADE_TOLERANCE = 2
 
 
@@ -87,6 +92,7 @@ class Recomputation:
         result: The run's result, if there is one.
         data: Where the data are, and whose.
         notify: Told what is being done.
+        kept: The results of its jobs on devices: they are decoded again, and none is sent.
     """
 
     findings: Findings
@@ -96,6 +102,7 @@ class Recomputation:
     result: Mapping[str, Any] | None
     data: WithData
     notify: Callable[[str], None]
+    kept: KeptJobs | None = None
 
     def check(self) -> None:
         """Compute again what rests on the data, and compare.
@@ -108,25 +115,31 @@ class Recomputation:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="qrun-") as folder:
                 warnings.simplefilter("ignore", QrunWarning)
-                self._check()
+                self._check(Path(folder))
         finally:
             torch.set_num_threads(threads)
 
-    def _check(self) -> None:
-        config = _with_backend(self.config, self.result)
+    def _check(self, folder: Path) -> None:
+        config = with_devices(self.config, self.result, self.models.store, folder)
         self.notify("data")
         study = self._load()
         self._check_study(study)
         self.notify("device")
-        prepared = prepare(config, _Quiet())
+        prepared = prepare(config, _Quiet(), folder=folder)
         self._check_map(study)
         self._check_backend(config, prepared)
+        if config.runtime is not None and (self.kept is None or not self.kept.whole):
+            self.findings.skipped(
+                "metrics/all", "the metrics are those of the models on the data",
+                "the results of the run's jobs are named in its result, and it has none that names them",
+            )  # fmt: skip
+            return
         federation = self._federation(config, prepared, study)
         self.notify("metrics")
         self._check_rounds(federation)
-        self._check_final(federation, Judge.of(study, self.feature_map))
+        self._check_final(federation, Judge.of(study, self.feature_map), prepared)
         self.notify("grades")
         self._check_grades(federation)
 
@@ -187,9 +200,19 @@ class Recomputation:
         if self.result is None:
             return
         told = {k: v for k, v in _mapping(self.result.get("backend")).items() if k != "device"}
-        made = {
-            k: v for k, v in describe_backend(config, prepared.target, prepared.circuit, "").items() if k != "device"
-        }
+        jobs = [] if self.kept is None else self.kept.jobs or []
+        data = snapshot_bytes(prepared.target)
+        cid = None if data is None else self.models.store.put(data)
+        described = describe_backend(
+            config,
+            prepared.target,
+            prepared.circuit,
+            "",
+            snapshot_cid=cid,
+            mode=mode_of(jobs, prepared.target.name),
+        )
+        earlier = {"snapshot_cid"} if "jobs" not in self.result else set[str]()  # of a format that did not have it
+        made = {k: v for k, v in described.items() if k not in {"device", *earlier}}
         wrong = [f"{k}: it says {told.get(k)}, it is {v}" for k, v in made.items() if told.get(k) != v]
         self.findings.test(
             not wrong and told.keys() == made.keys(), "result/backend", "the backend and the compiled generator are "
@@ -204,18 +227,20 @@ class Recomputation:
         """The run's own federation over the replayed task: peers with their records, without accounts or keys."""
         models, nothing = self.models, cast("Any", None)
         members = []
+        kept = self.kept
         for i in range(config.nodes):
+            model = replayed_model(config, prepared, kept)
             peer = Peer(
                 index=i,
                 seed=config.seed,
                 config=config.digest.hex(),
                 share=study.shares[i],
-                model=model_for(config, prepared.target, prepared.circuit, prepared.device),
+                model=model,
                 federation=config.federation,
                 grades=config.grades,
             )
             peer.use_map(self.feature_map, models.map_cid)
-            members.append(Member(peer, nothing, nothing, nothing))
+            members.append(Member(peer, nothing, nothing, nothing, replayed_on_device(config, prepared, model, kept)))
         memory = cast("Any", _Memory())
         federation = Again(config, members, models.contract, models.store, plain_sum, memory, _Quiet())
         federation.publishing = models
@@ -233,21 +258,18 @@ class Recomputation:
                 update = published[i].update
                 if update is None or (only is not None and i != only):
                     continue
-                peer = federation.peers[i]
-                with peer.model.executor:
-                    metrics = peer.measure(update)
-                self._same(
+                self._again(
                     f"metrics/{number}/{i}", f"round {number}, node {i}: the metrics are those of its model on its "
-                    "records", submission.metrics, metrics,
+                    "records", submission.metrics, partial(_measured, federation.peers[i], update),
                 )  # fmt: skip
             if only is None and number in told and round_.settled is not None:
                 aggregate = _mapping(_mapping(told[number].get("aggregate")).get("metrics"))
-                self._same(
+                self._again(
                     f"metrics/{number}/aggregate", f"round {number}: the aggregate's metrics are those on all "
-                    "validation records", aggregate, federation.metrics_of(number),
+                    "validation records", aggregate, partial(federation.metrics_of, number),
                 )  # fmt: skip
 
-    def _check_final(self, federation: Again, judge: Judge) -> None:
+    def _check_final(self, federation: Again, judge: Judge, prepared: Prepared) -> None:
         """The final aggregate and every node's last model, on records that no node has."""
         result = self.result
         if self.data.node is not None:
@@ -258,7 +280,17 @@ class Recomputation:
             return
         if result is None or self.models.view.state.ended is not False:
             return
-        final = federation.final(judge)
+        try:
+            final = federation.final(judge)
+        except QrunError as error:
+            if self.config.runtime is None:
+                raise
+            self.findings.false("metrics/final", "the final metrics follow from the kept results", error.message)
+            return
+        if self.config.runtime is not None and self.config.runtime.run_on is not None:
+            check_device(self.findings, result, self.models.store, partial(
+                run_on_device, federation.config, prepared, final, federation, judge
+            ))  # fmt: skip
         for part, metrics in final.metrics.items():
             told = _mapping(result.get("metrics")).get(part)
             self._same(f"metrics/final/{part}", f"the final aggregate's metrics on {part}", told, metrics)
@@ -269,6 +301,17 @@ class Recomputation:
                 self._same(
                     f"metrics/final/{i}/{part}", f"node {i}: the metrics of its last model on {part}", told, metrics
                 )  # fmt: skip
+
+    def _again(self, id_: str, claim: str, told: Any, measure: Callable[[], Metrics]) -> None:
+        """That figures are those computed again, where the results that they rest on are kept."""
+        try:
+            metrics = measure()
+        except QrunError as error:
+            if self.config.engine != "runtime":
+                raise
+            self.findings.false(id_, claim, error.message)
+            return
+        self._same(id_, claim, told, metrics)
 
     def _same(self, id_: str, claim: str, told: Any, metrics: Metrics | None) -> None:
         """That figures are those computed again, within what machines differ by."""
@@ -314,14 +357,9 @@ class Recomputation:
         self.findings.test(not far, f"grades/{number}/{grader}/values", claim, reason)
 
 
-def _with_backend(config: RunConfig, result: Mapping[str, Any] | None) -> RunConfig:
-    """The config with the path of its snapshot file, which the digest leaves out."""
-    if config.snapshot_sha256 is None:
-        return config
-    path = None if result is None else _mapping(result.get("config")).get("backend")
-    if not isinstance(path, str):
-        raise QrunError("the run's backend is a snapshot file, and nothing here says where it is.")
-    return config.model_copy(update={"backend": path})
+def _measured(peer: Peer, update: Update) -> Metrics:
+    with peer.model.executor:
+        return peer.measure(update)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
