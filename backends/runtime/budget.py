@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from backends.runtime.client import JobClient, Lost
 from backends.runtime.cost import OVERHEAD, job_seconds
@@ -13,6 +14,8 @@ from backends.runtime.ledger import JobLedger, spent
 from backends.runtime.pubs import Part
 from backends.runtime.types import Access
 from backends.target import Target
+
+Value = TypeVar("Value")
 
 MARGIN = 1.5
 """A job may take so many times its estimate, and `GRACE` seconds more, before the service stops it."""
@@ -86,12 +89,12 @@ class Budget:
             settled = job.local or job.job_id is None or job.qpu_seconds is not None
             if settled or job.state not in ("done", "failed") or self._tired(job.tag):
                 continue
-            seconds = self._known(lambda job_id=str(job.job_id): self._client.usage(job_id))
+            seconds = self.known(lambda job_id=str(job.job_id): self._client.usage(job_id))
             if seconds is not None:
                 self._ledger.write(replace(job, qpu_seconds=seconds))
         for session in self._ledger.sessions():
             if session.open or (session.usage is None and not self._tired(session.session_id)):
-                seconds = self._known(lambda session_id=session.session_id: self._client.session(session_id).usage)
+                seconds = self.known(lambda session_id=session.session_id: self._client.session(session_id).usage)
                 if seconds is not None and seconds != session.usage:
                     self._ledger.write_session(replace(session, usage=seconds))
 
@@ -100,7 +103,8 @@ class Budget:
         return self._asked[name] > _ASKED
 
     @staticmethod
-    def _known(ask: Callable[[], float | None]) -> float | None:
+    def known(ask: Callable[[], Value | None]) -> Value | None:
+        """An answer that can be done without: None where there is none for now."""
         try:
             return ask()
         except (Lost, ServiceError):

@@ -40,6 +40,10 @@ class Lost(Exception):
     """A question has no answer for now (no network, 429, 5xx): asking again does no harm."""
 
 
+class NotShown(Lost):
+    """The service does not know the job (yet: it may show one late), or not under this account."""
+
+
 @dataclass(frozen=True)
 class Status:
     """What has become of a job; `reason` is the service's for a job that failed."""
@@ -95,7 +99,7 @@ class JobClient(Protocol):
         ...
 
     def status(self, job_id: str) -> Status:
-        """What has become of a job."""
+        """What has become of a job; may raise NotShown."""
         ...
 
     def result(self, job_id: str) -> bytes:

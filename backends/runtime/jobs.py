@@ -12,19 +12,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backends.runtime.budget import Budget
-from backends.runtime.client import Clock, JobClient, Lost, Place, Rejected, Status, Unclear
-from backends.runtime.errors import JobFailedError, LedgerMismatchError, ServiceError, UnclearError
+from backends.runtime.client import Clock, JobClient, NotShown, Place, Rejected, Status, Unclear
+from backends.runtime.errors import LedgerMismatchError, ServiceError
 from backends.runtime.labels import Label
 from backends.runtime.ledger import Job, JobLedger
 from backends.runtime.modes import Modes
 from backends.runtime.pubs import Part
-from backends.runtime.tickets import Ticket, TooLargeError, intent
+from backends.runtime.tickets import Ticket, TooLargeError, failure, intent, unclear
 from backends.runtime.types import RuntimeContext
 from backends.runtime.waiting import Patient, pauses
 from circuits.errors import QrunError
 
 _SESSIONS = 3
-"""How often a job gets another session because the service closed the last one."""
+"""How often a job gets another session where the service closed the last one."""
+_SIZE = ("too many", "too large", "at most", "limit", "maximum", "exceed")
+"""Words of a refusal that may be about size; where it is not, the halves are refused too."""
 STOPPED = "stopped before it ran: "
 """Begins the reason of jobs that we cancelled for the budget: sending them again needs no --resubmit."""
 
@@ -100,24 +102,24 @@ class Jobs:
         """
         if ticket.job.state == "done":
             return self._ledger.result(ticket.job)
-        status = self._wait(str(ticket.job.job_id))
+        status = self._wait(ticket.job)
         if status.state != "done":
             ticket.job = self._fail(ticket.job, status)
             if not self._context.access.resubmit:
-                raise self._failure(ticket.job)
+                raise failure(ticket.job, self._context.run)
             job = self._intend(ticket.key, ticket.part, ticket.label)
             ticket.job = self._submit(job, ticket.key, ticket.part, ticket.label)
-            status = self._wait(str(ticket.job.job_id))
+            status = self._wait(ticket.job)
             if status.state != "done":
                 ticket.job = self._fail(ticket.job, status)
-                raise self._failure(ticket.job)
+                raise failure(ticket.job, self._context.run)
         return self._keep(ticket)
 
     def has_ended(self, ticket: Ticket) -> bool:
         """Whether a job's result can be had without waiting for it."""
         if ticket.job.state == "done":
             return True
-        return self._patient.ask(lambda: self._client.status(str(ticket.job.job_id))).final
+        return self._patient.ask(lambda: self._shown(ticket.job)).final
 
     def _keep(self, ticket: Ticket) -> bytes:
         job_id = str(ticket.job.job_id)
@@ -188,8 +190,8 @@ class Jobs:
                     sessions += 1
                 else:
                     raise self._refusal(job, rejected) from None
-            except Unclear as unclear:
-                self._patient.away(str(unclear))
+            except Unclear as error:
+                self._patient.away(str(error))
                 return self._look(job, key, part, label)
             except QrunError:  # it could not be made, or the token is refused: nothing was sent
                 self._unsent(job)
@@ -207,7 +209,7 @@ class Jobs:
     def _refusal(self, job: Job, rejected: Rejected) -> QrunError:
         self._ledger.write(replace(job, state="failed", reason=f"refused: {rejected.reason}"))
         words = rejected.reason.lower()
-        size = rejected.status == 413 or any(word in words for word in ("too many", "too large", "limit", "exceed"))
+        size = rejected.status == 413 or any(word in words for word in _SIZE)
         kind = TooLargeError if size and rejected.status in (400, 413, 422) else ServiceError
         return kind(
             f"{self._backend} refuses the job ({rejected.reason}).",
@@ -218,16 +220,13 @@ class Jobs:
         """Write down that the service has a job, and stop it where it would take more than it may."""
         job = replace(job, state="sent", job_id=job_id)
         self._ledger.write(job)
-        try:
-            estimate = self._client.estimate(job_id)
-        except Lost:
-            return job
+        estimate = self._budget.known(lambda: self._client.estimate(job_id))
         if estimate is None:
             return job
         job = replace(job, service_estimate=estimate)
         self._ledger.write(job)
         if estimate > job.reserve and self._cancelled(job_id):
-            usage = self._usage(job_id)
+            usage = self._budget.known(lambda: self._client.usage(job_id))
             reason = f"{STOPPED}the service expects {estimate:g} s, it may take {job.reserve:g} s"
             self._ledger.write(replace(job, state="failed", reason=reason, qpu_seconds=usage))
             raise self._budget.passed(
@@ -236,16 +235,7 @@ class Jobs:
         return job
 
     def _cancelled(self, job_id: str) -> bool:
-        try:
-            return self._client.cancel(job_id)
-        except (Lost, ServiceError):
-            return False  # it still has its max_execution_time
-
-    def _usage(self, job_id: str) -> float | None:
-        try:
-            return self._client.usage(job_id)
-        except (Lost, ServiceError):
-            return None
+        return self._budget.known(lambda: self._client.cancel(job_id)) or False  # else max_execution_time bounds it
 
     def _look(self, job: Job, key: str, part: Part, label: Label) -> Job:
         """Look for a job that may have arrived; as sent, or a new one where it is given up with --resubmit."""
@@ -259,26 +249,37 @@ class Jobs:
                 break
             self._clock.sleep(min(pause, left))
         if not self._context.access.resubmit:
-            raise UnclearError(
-                f"the connection was lost while {key} was sent to {self._backend}, and the service shows no job tagged "
-                f"{job.tag} yet.",
-                f"`qrun runs resume {self._context.run or 'RUN'}` looks again (a job may be shown late); with "
-                "--resubmit it is sent anew, and paid twice if the first one did arrive.",
-            )
+            raise unclear(job, self._context.run)
         self._ledger.write(replace(job, state="failed", reason="given up with --resubmit: the service never showed it"))
         return self._submit(self._intend(key, part, label), key, part, label)
 
-    def _wait(self, job_id: str) -> Status:
+    def _wait(self, job: Job) -> Status:
         for pause in pauses():
-            status = self._patient.ask(lambda: self._client.status(job_id))
+            status = self._patient.ask(lambda: self._shown(job))
             if status.final:
                 return status
             self._clock.sleep(pause)
         raise AssertionError("pauses never end")
 
+    def _shown(self, job: Job) -> Status:
+        """How a job stands; one that the service still does not know after a while is not waited for."""
+        try:
+            return self._client.status(str(job.job_id))
+        except NotShown as error:
+            if self._clock.now() < job.created + self._context.access.patience:
+                raise
+            if self._context.access.resubmit:
+                return Status("failed", str(error))
+            raise ServiceError(
+                f"{error}, which it accepted.",
+                f"Check the account and its instance, then `qrun runs resume {self._context.run or 'RUN'}`; if the job "
+                "was deleted, --resubmit sends it anew.",
+            ) from None
+
     def _fail(self, job: Job, status: Status) -> Job:
         reason = f"{status.state}: {status.reason}" if status.reason else status.state
-        job = replace(job, state="failed", reason=reason, qpu_seconds=self._usage(str(job.job_id)))
+        usage = self._budget.known(lambda: self._client.usage(str(job.job_id)))
+        job = replace(job, state="failed", reason=reason, qpu_seconds=usage)
         self._ledger.write(job)
         return job
 
@@ -288,10 +289,4 @@ class Jobs:
             return
         earlier = [job for job in self._ledger.jobs() if job.key == key and job.request == part.digest]
         if earlier and earlier[-1].job_id is not None and not earlier[-1].reason.startswith(STOPPED):
-            raise self._failure(earlier[-1])
-
-    def _failure(self, job: Job) -> JobFailedError:
-        return JobFailedError(
-            f"the job {job.job_id} for {job.key} on {job.backend} {job.reason or 'failed'}.",
-            f"`qrun runs resume {self._context.run or 'RUN'} --resubmit` sends it anew, and pays for it anew.",
-        )
+            raise failure(earlier[-1], self._context.run)

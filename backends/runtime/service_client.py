@@ -5,11 +5,12 @@ Whether a job was sent at all is not left to the exception that comes: the one c
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from backends.runtime.client import JobState, Kind, Lost, Place, Rejected, SessionStatus, Status, Unclear
+from backends.runtime.client import JobState, Kind, Lost, NotShown, Place, Rejected, SessionStatus, Status, Unclear
 from backends.runtime.errors import ServiceError
 from backends.runtime.explain import explain, one_line, redact
 from backends.runtime.primitives import run_primitive
@@ -57,12 +58,16 @@ class ServiceClient:
             from backends.runtime.account import connect
 
             self._service = connect()
+            # Each lost connection is a warning there; here it is told once, by who waits.
+            logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         return self._service
 
     def submit(self, part: Part, place: Place) -> str:
         """Send a job; its id. Raises Rejected or Unclear; QrunError where it cannot even be made."""
-        backend = self._before_sending(lambda: self._backend(place.backend))
-        mode = backend if place.session_id is None else self._before_sending(lambda: self._session(place))
+        backend = self._before_sending(place.backend, lambda: self._backend(place.backend))
+        mode = (
+            backend if place.session_id is None else self._before_sending(place.backend, lambda: self._session(place))
+        )
         api = self._api(backend)
         watch = _Watch(api.program_run)
         api.program_run = watch
@@ -79,14 +84,14 @@ class ServiceClient:
                 )
         except Exception as error:
             if watch.job_id is None:
-                raise self._sorted(error, sent=watch.called) from None
+                raise self._sorted(error, place.backend, sent=watch.called) from None
         finally:
             api.program_run = watch.inner
         if watch.job_id is None:
             raise Unclear("the service answered without a job id")
         return watch.job_id
 
-    def _sorted(self, error: Exception, *, sent: bool) -> Exception:
+    def _sorted(self, error: Exception, backend: str, *, sent: bool) -> Exception:
         """What a failure while sending means."""
         from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
@@ -95,24 +100,24 @@ class ServiceClient:
                 return error
             if status_of(error) is None and isinstance(error, IBMInputValueError | ValueError | TypeError):
                 return QrunError(f"this job cannot be made: {one_line(redact(str(error)))}")
-            return self._before(error)
+            return self._before(error, backend)
         return outcome(error)
 
-    def _before(self, error: Exception) -> Exception:
+    def _before(self, error: Exception, backend: str) -> Exception:
         """A failure of what is asked before anything is sent."""
         status = status_of(error)
         lost = of_the_wire(error) if status is None else status in (-1, 408, 429) or status >= 500
-        return (
-            Rejected(said(error), status=status, transient=True) if lost else explain(error, "the job cannot be sent")
-        )
+        if lost:
+            return Rejected(said(error), status=status, transient=True)
+        return explain(error, f"nothing can be sent to {backend}")
 
-    def _before_sending(self, ask: Callable[[], Value]) -> Value:
+    def _before_sending(self, backend: str, ask: Callable[[], Value]) -> Value:
         try:
             return ask()
         except (QrunError, Rejected):
             raise
         except Exception as error:
-            raise self._before(error) from None
+            raise self._before(error, backend) from None
 
     def _backend(self, name: str) -> Any:
         if name not in self._backends:
@@ -149,7 +154,7 @@ class ServiceClient:
         """Open a session or batch. Raises Rejected or Unclear."""
         from qiskit_ibm_runtime import Batch, Session
 
-        device = self._before_sending(lambda: self._backend(backend))
+        device = self._before_sending(backend, lambda: self._backend(backend))
         try:
             session = (Batch if kind == "batch" else Session)(backend=device, max_time=max_time)
         except Exception as error:
@@ -183,8 +188,12 @@ class ServiceClient:
         return self._ask("jobs cannot be looked up", look, missing=[])
 
     def status(self, job_id: str) -> Status:
-        """What has become of a job. ServiceError where the service does not know it."""
-        found = self._ask(f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id))
+        """What has become of a job."""
+        found: dict[str, Any] = self._ask(
+            f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id), missing={}
+        )
+        if not found:
+            raise NotShown(f"the service does not know the job {job_id}")
         state = found.get("state") or {}
         name = str(state.get("status") or found.get("status") or "").upper()
         if name.startswith("CANCELLED"):

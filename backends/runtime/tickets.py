@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.runtime.errors import ServiceError
+from backends.runtime.errors import JobFailedError, ServiceError, UnclearError
 from backends.runtime.labels import Label
 from backends.runtime.ledger import Job, new_tag
 from backends.runtime.pubs import Part
@@ -55,6 +55,24 @@ def intent(
         tags=tuple(_plain(text) for text in tags),
         local=local,
         created=now,
+    )
+
+
+def failure(job: Job, run: str) -> JobFailedError:
+    """What to raise for a job that failed."""
+    return JobFailedError(
+        f"the job {job.job_id} for {job.key} on {job.backend} {job.reason or 'failed'}.",
+        f"`qrun runs resume {run or 'RUN'} --resubmit` sends it anew, and pays for it anew.",
+    )
+
+
+def unclear(job: Job, run: str) -> UnclearError:
+    """What to raise for a job of which nobody knows whether it arrived."""
+    return UnclearError(
+        f"the connection was lost while {job.key} was sent to {job.backend}, and the service shows no job tagged "
+        f"{job.tag} yet.",
+        f"`qrun runs resume {run or 'RUN'}` looks again (a job may be shown late); with --resubmit it is sent anew, "
+        "and paid twice if the first one did arrive.",
     )
 
 
