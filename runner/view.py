@@ -16,6 +16,7 @@ from rich.text import Text
 
 from runner.progress import RoundResult, from_json
 from runner.tables import emit, show_table, stdout, table_of
+from runner.view_device import agreement_line, ignored_of, jobs_line, show_device
 from runner.view_jobs import describe as describe_jobs
 from runner.view_rounds import round_table
 
@@ -140,6 +141,9 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
                 style="dim",
             )
     emit(table)
+    device = result.get("device_run")
+    if device is not None:
+        show_device(device, names)
     backend, chain, dataset = result["backend"], result["chain"], result["dataset"]
     lines = [
         ("run", result["run"]),
@@ -150,6 +154,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
             f"qubits {backend['physical_qubits']}, depth {backend['depth']}, "
             f"{backend['two_qubit_gates']} two-qubit gates",
         ),
+        *_of_jobs(result),
         (
             "chain",
             f"{chain['kind']}, id {chain['chain_id']}, contract {chain['contract']}, block {chain['head']}, "
@@ -168,6 +173,17 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     for name, text in lines:
         grid.add_row(name, Text(text))
     emit(grid)
+
+
+def _of_jobs(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is told of a device: how it agrees with its twin, the jobs, what was ignored."""
+    device = result.get("device_run")
+    lines = [] if device is None else [("device", f"{device['backend']} {agreement_line(device)}")]
+    if result.get("jobs"):
+        lines.append(("jobs", jobs_line(result)))
+        ignored = ignored_of(result)
+        lines += [("ignored", "; ".join(ignored))] if ignored else []
+    return lines
 
 
 def _engine(backend: Mapping[str, Any]) -> str:
