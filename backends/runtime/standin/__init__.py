@@ -4,13 +4,16 @@ IBM's service cannot be reached from CI, and its minutes are few. This server is
 `QiskitRuntimeService` (channel "ibm_quantum_platform") through its `url`; what a test of qrun against it shows is that
 qrun and qiskit-ibm-runtime behave, not that IBM's service does: for that there is tests/hardware.
 
-    with StandIn(plan="open") as service:           # in a test: the fixture of backends.runtime.standin.fixture
+    with StandIn(Settings(plan="open")) as service:  # in a test: the fixture of backends.runtime.standin.fixture
         os.environ.update(service.environment())
         ...
         service.faults.add(Fault("POST", r"/jobs$", status=504, after=True))
         assert len(service.accepted()) == 1
 
     python -m backends.runtime.standin --plan open  # prints the variables to export, and serves
+
+The client has to leave the URL as it is: `backends.runtime.account.connect` does; QiskitRuntimeService itself takes
+`url_resolver=lambda url, *_: url`.
 
 What it imitates (qiskit-ibm-runtime 0.51, as its sources ask):
 
@@ -23,11 +26,11 @@ What it imitates (qiskit-ibm-runtime 0.51, as its sources ask):
   session, device, state and time, with pages; cancelled, deleted, tagged, metered; their ISA circuits checked.
 - Sessions and batches: states, max_ttl, the interactive TTL, closing, cancelling, use; the open plan has no sessions.
 - QPU seconds, `max_execution_time` (reason code 1305), the instance's allowance, limits on what a job may hold.
-- What goes wrong: see `faults`.
+- What goes wrong: error statuses and dropped connections, with the work done or not, delays, chaos by seed (`Fault`,
+  `Chaos`); jobs that show late, that fail, whose use is told late (`Settings`). All of it by HTTP too (`control`).
 
 What it does not: control flow, `meas_level` other than "classified", schemas other than v2.0, the older programs
-("sampler", "estimator"), the noise learner (resilience level 2's), calibrations at an earlier time or by id, private
-jobs, several instances or users, the fair-share queue, calibration drift. QPU seconds are 2 a job and the repetition
+("sampler", "estimator"), the noise learner, calibrations at an earlier time or by id, the privacy of jobs, several instances or users, the fair-share queue, calibration drift. QPU seconds are 2 a job and the repetition
 delay (250 us) a shot, whatever the circuit lasts. Error codes that public reports show (1200, 1201, 1208, 1217, 1291,
 1305, 1352) are those; where none was found, the code is the HTTP status. What the service does once an allowance is
 spent is not documented to the letter: here jobs stay queued.

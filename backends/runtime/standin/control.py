@@ -11,7 +11,19 @@ from backends.runtime.standin.queue import Queue
 from backends.runtime.standin.record import Record, accepted
 from backends.runtime.standin.replies import Call, Refused, Reply
 
-CHANGEABLE = ("queue", "running", "late", "late_by_id", "usage_late", "idle", "allowance", "spent", "plan", "token")
+CHANGEABLE = (
+    "queue",
+    "running",
+    "late",
+    "late_by_id",
+    "usage_late",
+    "idle",
+    "failing",
+    "allowance",
+    "spent",
+    "plan",
+    "token",
+)
 
 
 def control(call: Call, queue: Queue, faults: Faults, record: Record) -> Reply:

@@ -17,6 +17,10 @@ from backends.runtime.standin.settings import Settings
 TOO_LONG = "Job exceeded the maximum execution time."
 
 
+class DeviceFailed(Exception):
+    """A job fails on purpose."""
+
+
 class Queue:
     """Jobs and sessions, and what becomes of them. Every method may be called from any thread."""
 
@@ -111,6 +115,7 @@ class Queue:
             if job.state == "Running":
                 job.cancelling = True
                 job.state, job.reason = "Cancelled", "Job was cancelled by the user."
+                self.changed.notify_all()
             else:
                 self._end(job, "Cancelled", reason="Job was cancelled by the user.")
 
@@ -168,29 +173,37 @@ class Queue:
                 self.changed.wait(wait)
         return None
 
+    def _stumble(self) -> None:
+        with self.changed:
+            if self.settings.failing > 0:
+                self.settings.failing -= 1
+                raise DeviceFailed("The device failed, as the stand-in was told.")
+
     def _run(self, job: Job, device: Device) -> None:
-        bound = job.cost or MAX_SECONDS
-        begun, code = time.monotonic(), None
+        bound, begun = job.cost or MAX_SECONDS, time.monotonic()
+        result, failed, code = "", "", None
         try:
+            self._stumble()
             simulate.check(job.program, device)
-            results = [] if job.seconds > bound else simulate.run(job.program, device)
-            text, failed = encode(job.program, results, job.seconds) if results else "", ""
+            if job.seconds <= bound:
+                result = encode(job.program, simulate.run(job.program, device), job.seconds)
+        except DeviceFailed as error:
+            failed = str(error)
         except simulate.NotRunnable as error:
-            text, failed, code = str(error), str(error), 1002
+            failed, code = str(error), 1002
         except Exception as error:
             # Whatever a simulator raises: the job fails, the service goes on.
-            text = failed = f"Internal error: {type(error).__name__}: {error}"
+            failed = f"Internal error: {type(error).__name__}: {error}"
         with self.changed:
-            rest = self.settings.running - (time.monotonic() - begun)
-            end = time.monotonic() + rest
+            end = begun + self.settings.running
             while not job.cancelling and not self._stopping and time.monotonic() < end:
                 self.changed.wait(end - time.monotonic())
             if failed:
-                job.result = text
+                job.result = failed
                 self._end(job, "Failed", reason=failed, code=code)
             elif job.seconds > bound:
                 job.result = TOO_LONG
                 self._end(job, "Cancelled", reason=TOO_LONG, code=1305, charged=float(bound))
             else:
-                job.result = text if not job.cancelling else ""
+                job.result = "" if job.cancelling else result
                 self._end(job, "Completed", charged=job.seconds)

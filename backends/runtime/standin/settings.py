@@ -35,6 +35,7 @@ class Settings:
         late_by_id: Seconds for which an accepted job is not found by its id yet.
         usage_late: Seconds after its end for which a job's use is "pending".
         idle: QPU seconds that an idle second of an open session is charged with; 0 makes use independent of time.
+        failing: How many of the next jobs fail on the device; each that does lowers it by one.
         allowance: QPU seconds of the instance; None: the plan's (none but on the open plan).
         spent: QPU seconds that are spent already.
         session_seconds: Longest life of a session or batch that does not ask for less.
@@ -55,6 +56,7 @@ class Settings:
     late_by_id: float = 0.0
     usage_late: float = 0.0
     idle: float = 1.0
+    failing: int = 0
     allowance: float | None = None
     spent: float = 0.0
     session_seconds: int = 28_800

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
-from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError, IBMRuntimeError, RuntimeJobNotFound
+from qiskit_ibm_runtime.exceptions import (
+    IBMNotAuthorizedError,
+    IBMRuntimeError,
+    RuntimeJobFailureError,
+    RuntimeJobNotFound,
+)
 from qiskit_ibm_runtime.executor_sampler import Sampler
 from requests.adapters import HTTPAdapter
 
@@ -73,6 +78,24 @@ def test_the_unmodified_client_repeats_a_post_and_sends_twice(
     send(service.backend("ibm_kyiv"), sent).result()
     assert len(runtime_standin.accepted()) == 2
     assert len({job.digest for job in runtime_standin.accepted()}) == 1
+
+
+def test_the_connection_of_qrun_does_not(runtime_standin: StandIn, sent: Any) -> None:
+    from backends.runtime.account import connect
+
+    runtime_standin.faults.add(Fault("POST", "/jobs", status=504, after=True))
+    with pytest.raises(IBMRuntimeError, match="504"):
+        send(connect().backend("ibm_kyiv"), sent)
+    assert len(runtime_standin.accepted()) == 1
+
+
+def test_a_job_that_fails_on_the_device(backend: Any, runtime_standin: StandIn, sent: Any) -> None:
+    runtime_standin.settings.failing = 1
+    job = send(backend, sent)
+    with pytest.raises(RuntimeJobFailureError, match="The device failed"):
+        job.result()
+    assert (job.status(), job.usage(), runtime_standin.settings.failing) == ("ERROR", 0, 0)
+    assert send(backend, sent).result()
 
 
 def test_a_delay(backend: Any, runtime_standin: StandIn) -> None:

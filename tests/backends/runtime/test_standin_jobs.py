@@ -183,6 +183,10 @@ def test_cancel(service: Any, runtime_standin: StandIn, sent: Any) -> None:
         time.sleep(0.02)
     assert running.status() == "RUNNING"
     running.cancel()
+    begun = time.monotonic()
+    while runtime_standin.accepted()[-1].charged == 0 and time.monotonic() - begun < 10:
+        time.sleep(0.02)
+    assert time.monotonic() - begun < 5  # it leaves the device at once
     assert service.job(running.job_id()).status() == "CANCELLED"
 
 
@@ -306,7 +310,7 @@ def test_lone_qubits_are_those_of_aer() -> None:
     """Probabilities of one qubit with a delay and a free angle, against Aer's density matrix and readout error."""
     from qiskit_aer import AerSimulator
 
-    angle, values = Parameter("a"), np.linspace(-3.0, 3.0, 7)[:, None]
+    angle, values = Parameter("a"), np.linspace(-3.0, 3.0, 7, dtype=np.float64)[:, None]
     circuit = QuantumCircuit(3, 1)
     for gate in ("sx", "x", "id"):
         circuit.rz(2 * angle + 0.1, 1)
