@@ -30,10 +30,11 @@ What it imitates (qiskit-ibm-runtime 0.51, as its sources ask):
   `Chaos`); jobs that show late, that fail, whose use is told late (`Settings`). All of it by HTTP too (`control`).
 
 What it does not: control flow, `meas_level` other than "classified", schemas other than v2.0, the older programs
-("sampler", "estimator"), the noise learner, calibrations at an earlier time or by id, the privacy of jobs, several instances or users, the fair-share queue, calibration drift. QPU seconds are 2 a job and the repetition
-delay (250 us) a shot, whatever the circuit lasts. Error codes that public reports show (1200, 1201, 1208, 1217, 1291,
-1305, 1352) are those; where none was found, the code is the HTTP status. What the service does once an allowance is
-spent is not documented to the letter: here jobs stay queued.
+("sampler", "estimator"), the noise learner, calibrations at an earlier time or by id, the privacy of jobs, several
+instances or users, the fair-share queue, calibration drift. QPU seconds are 2 a job and the repetition delay (250 us) a
+shot, whatever the circuit lasts. Error codes that public reports show (1200, 1201, 1208, 1217, 1291, 1305, 1352) are
+those; where none was found, the code is the HTTP status. What the service does once an allowance is spent is not
+documented to the letter: here jobs stay queued.
 
 The shots of a job are drawn with a seed that follows from what it asks (`Accepted.digest`): the same job gives the
 same counts in every run. No time of the day stands in a result.
