@@ -190,11 +190,14 @@ class Contributor:
                 metrics = member.peer.measure(self.publishing.own(kept["cid"]))
             seconds = time.perf_counter() - begin
         took = _add(kept["resources"], _took(seconds, meter))
+        counted: dict[str, float] = {}
         if self.ledger is not None:
             # The ledger knows more: what was settled late, and what an attempt that was killed has paid for.
             work = (number, self.contract.base_of(number), member.index)
-            took["qpu_seconds"] = ledger_seconds(self.ledger, OF_A_NODE, work)
-        measured = {"metrics": metrics.to_dict(), "resources": {name: round(v, 3) for name, v in took.items()}}
+            known = ledger_seconds(self.ledger, OF_A_NODE, work)
+            took["qpu_seconds"], counted = known.total, dict(known.jobs)
+        resources = {name: round(value, 3) for name, value in took.items()}
+        measured = {"metrics": metrics.to_dict(), "resources": resources, "counted": counted}
         self.memory.put(key, measured)
         return kept, measured
 

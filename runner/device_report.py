@@ -142,7 +142,7 @@ def describe(
             "id": node,
             "samples": len(s.device),
             "jobs": list(s.tags),
-            "qpu_seconds": round(seconds_of(jobs, sessions, ["device"], (stage.round, 0, node)).known, DIGITS),
+            "qpu_seconds": round(seconds_of(jobs, sessions, ["device"], (stage.round, 0, node)).total, DIGITS),
         }
         for node, s in sorted(stage.sampled.items())
     ]

@@ -178,6 +178,11 @@ class Federation:
             void=void,
         )
 
+    def counted(self, number: int, base: int, node: int) -> dict[str, float]:
+        """Tag -> QPU seconds of the jobs that a node's statement of a round counts; empty where it made none."""
+        known: dict[str, Any] | None = self.memory.get(f"measured/{number}/{base}/{node}")
+        return {} if known is None else dict(known["counted"])
+
     def _losses(self, number: int, node: int) -> dict[str, Any]:
         known = self.memory.get(f"trained/{number}/{self.contract.base_of(number)}/{node}")
         return {} if known is None else dict(known["losses"])

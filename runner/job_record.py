@@ -4,7 +4,7 @@ replays the run without sending one."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,18 @@ def keep_results(jobs: Iterable[dict[str, Any]], ledger: JobLedger, content: Put
             job["cid"] = content.put(ledger.result(kept[job["tag"]]))
 
 
+def tell_counted(jobs: Iterable[dict[str, Any]], counted: Callable[[int, int, int], Mapping[str, float]]) -> None:
+    """Put into the description of the jobs what their nodes' statements counted them with.
+
+    Args:
+        jobs: As `describe_jobs` gives them.
+        counted: (round, base, node) -> tag -> QPU seconds; empty where the node has stated nothing.
+    """
+    for job in jobs:
+        if job["purpose"] in OF_A_NODE:
+            job["counted"] = counted(job["round"], job["base"], job["node"]).get(job["tag"])
+
+
 def _describe(job: Job) -> dict[str, Any]:
     of = purpose_of(job.key) or Purpose("call", 0, 0, -1)
     return {
@@ -82,6 +94,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "shots": job.shots,
         "qpu_seconds": None if job.qpu_seconds is None else round(job.qpu_seconds, DIGITS),
         "estimate": round(job.estimate, DIGITS),
+        "counted": None,
         "request": job.request,
         "result": job.result if job.state == "done" else None,
         "cid": None,
@@ -123,15 +136,18 @@ def idle(jobs: Sequence[Mapping[str, Any]], sessions: Iterable[Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Seconds:
-    """QPU seconds of some work: as they are known now, and between which bounds they were when somebody stated them.
+    """QPU seconds of some work, as they are known now: of its jobs by their tags, and what their sessions waited.
 
-    What a job took is settled some time after it has ended, and what a session was charged after it was closed; until
-    then a job that is done counts with its estimate.
+    What a job took is settled some time after it has ended, and what a session was charged after it was closed.
     """
 
-    known: float
-    least: float
-    most: float
+    jobs: Mapping[str, float]
+    idle: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self.jobs.values()) + self.idle
 
 
 def seconds_of(
@@ -152,16 +168,13 @@ def seconds_of(
     own = [j for j in jobs if j["purpose"] in wanted and (j["round"], j["base"], j["node"]) == work]
     waited = idle(jobs, sessions)
     of_sessions = sum(waited.get(i, 0.0) for i in {j["session_id"] for j in own if j["session_id"] is not None})
-    pairs = [(charge(j), 0.0 if j["local"] else float(j["estimate"])) for j in own]
-    return Seconds(
-        sum(c for c, _ in pairs) + of_sessions, sum(min(p) for p in pairs), sum(max(p) for p in pairs) + of_sessions
-    )
+    return Seconds({j["tag"]: charge(j) for j in own}, of_sessions)
 
 
-def ledger_seconds(ledger: JobLedger, purposes: Iterable[str], work: tuple[int, int, int]) -> float:
+def ledger_seconds(ledger: JobLedger, purposes: Iterable[str], work: tuple[int, int, int]) -> Seconds:
     """QPU seconds of a node's work (round, base, node) as the ledger knows them now."""
     jobs, sessions = describe_jobs(ledger.jobs()), describe_sessions(ledger.sessions())
-    return seconds_of(jobs, sessions, purposes, work).known
+    return seconds_of(jobs, sessions, purposes, work)
 
 
 def describe_qpu(jobs: Sequence[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

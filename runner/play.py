@@ -35,7 +35,7 @@ from runner.contribution import Member, OnDevice, steps
 from runner.device_report import DeviceRun, describe
 from runner.device_stage import on_device, run_on_device
 from runner.federation import Federation
-from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, snapshot_bytes
+from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, snapshot_bytes, tell_counted
 from runner.keys import RunKeys, load_or_create
 from runner.ledger import RunLedger
 from runner.measure import Judge
@@ -138,6 +138,7 @@ class Play:
                 stage = run_on_device(config, self.prepared, final, federation, judge)
         jobs = describe_jobs(self.ledger.jobs())
         keep_results(jobs, self.ledger, opened.content)
+        tell_counted(jobs, federation.counted)
         sessions = describe_sessions(self.ledger.sessions())
         target = self.prepared.target
         result = build_result(

@@ -19,7 +19,7 @@ from runner.audit.checks import Findings
 from runner.audit.sources import Reader
 from runner.audit.task_state import TaskState
 from runner.device_report import SAMPLES, agreement, rounded_figures
-from runner.job_record import OF_A_NODE, Seconds, describe_qpu, mode_of, purpose_of, seconds_of
+from runner.job_record import OF_A_NODE, describe_qpu, mode_of, purpose_of, seconds_of
 from runner.run_folder import MAX_BYTES
 
 TOLERANCE = 0.002
@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT = ("tag", "key", "purpose", "state", "backend", "mode", "request", "reason")
 _WHOLE = ("round", "base", "node", "circuits", "shots")
 _MAYBE = ("job_id", "session_id", "result", "cid")
-_JOB = {*_TEXT, *_WHOLE, *_MAYBE, "local", "qpu_seconds", "estimate"}
+_JOB = {*_TEXT, *_WHOLE, *_MAYBE, "local", "qpu_seconds", "estimate", "counted"}
 _SESSION = {"session_id", "kind", "backend", "node", "qpu_seconds"}
 
 FloatArray = npt.NDArray[np.float64]
@@ -123,18 +123,25 @@ class KeptJobs:
         for number, round_ in sorted(state.rounds.items()):
             for node, submission in sorted(round_.submissions.items()):
                 stated = float(submission.resources.get("qpu_seconds", 0.0))
-                work = (number, round_.base, node)
-                self._compare(
-                    f"jobs/{number}/{node}/seconds", f"round {number}, node {node}: the QPU seconds that it stated are "
-                    "those of its jobs", stated, seconds_of(self.jobs or [], self.sessions or [], OF_A_NODE, work),
-                )  # fmt: skip
+                self._check_statement(number, node, stated, (number, round_.base, node))
 
-    def _compare(self, id_: str, claim: str, stated: float, seconds: Seconds) -> None:
-        within = seconds.least - TOLERANCE <= stated <= seconds.most + TOLERANCE
-        if within and abs(stated - seconds.known) > TOLERANCE:
-            claim += f" (some was settled after it was stated: now they are {seconds.known:.3f})"
-        reason = f"it stated {stated:.3f}; its jobs took {seconds.known:.3f}"
-        self.findings.test(within, id_, claim, reason)
+    def _check_statement(self, number: int, node: int, stated: float, work: tuple[int, int, int]) -> None:
+        jobs, sessions = self.jobs or [], self.sessions or []
+        seconds = seconds_of(jobs, sessions, OF_A_NODE, work)
+        told = {job["tag"]: job["counted"] for job in jobs if job["tag"] in seconds.jobs}
+        estimates = {job["tag"]: 0.0 if job["local"] else job["estimate"] for job in jobs}
+        reason = ""
+        for tag, known in seconds.jobs.items():
+            # A job that was not settled when the node stated it counts with its estimate.
+            if told[tag] is None or min(abs(told[tag] - known), abs(told[tag] - estimates[tag])) > FIGURES:
+                reason = f"job {tag} is in it with {told[tag]}; it took {known:.6f}"
+        counted = sum(value for value in told.values() if value is not None)
+        if not reason and not counted - TOLERANCE <= stated <= counted + seconds.idle + TOLERANCE:
+            reason = f"it stated {stated:.3f}; its jobs come to {counted:.3f}, and {seconds.idle:.3f} of idle sessions"
+        self.findings.test(
+            not reason, f"jobs/{number}/{node}/seconds", f"round {number}, node {node}: the QPU seconds that it stated "
+            "are those of its jobs, and of their idle sessions", reason,
+        )  # fmt: skip
 
     # -- the device ---------------------------------------------------------------------------------------------------
 
@@ -157,8 +164,11 @@ class KeptJobs:
                 "final model", "one is of something else, or is not listed",
             )  # fmt: skip
             seconds = seconds_of(jobs, self.sessions or [], ["device"], (base, 0, node))
-            self._compare(f"jobs/device/{node}/seconds", f"device, node {node}: the QPU seconds are those of its jobs",
-                          float(entry["qpu_seconds"]), seconds)  # fmt: skip
+            findings.test(
+                close(entry["qpu_seconds"], float(seconds.total)), f"jobs/device/{node}/seconds",
+                f"device, node {node}: the QPU seconds are those of its jobs",
+                f"it says {entry['qpu_seconds']}; they come to {seconds.total:.6f}",
+            )  # fmt: skip
             total += float(entry["qpu_seconds"])
         listed = [by_tag[tag] for entry in nodes for tag in entry["jobs"] if tag in by_tag]
         figures = {
@@ -267,7 +277,7 @@ def _is_job(entry: dict[str, Any]) -> bool:
         and all(_is_whole(entry[name]) for name in _WHOLE)
         and all(entry[name] is None or isinstance(entry[name], str) for name in _MAYBE)
         and isinstance(entry["local"], bool)
-        and (entry["qpu_seconds"] is None or _is_seconds(entry["qpu_seconds"]))
+        and all(entry[name] is None or _is_seconds(entry[name]) for name in ("qpu_seconds", "counted"))
         and _is_seconds(entry["estimate"])
         and bool(_SHA256.fullmatch(entry["request"]))
     )

@@ -25,6 +25,7 @@ from runner.job_record import (
     ledger_seconds,
     purpose_of,
     seconds_of,
+    tell_counted,
 )
 from runner.meter import Meter
 
@@ -97,12 +98,16 @@ def test_seconds_are_those_of_the_jobs_and_of_what_sessions_waited() -> None:
     jobs, sessions = describe_jobs(ledger.jobs()), describe_sessions(ledger.sessions())
     assert [j["state"] for j in jobs].count("failed") == 1
     assert len(jobs) == 7  # what was never sent is no job
-    assert ledger_seconds(ledger, OF_A_NODE, (1, 0, 0)) == pytest.approx(6.0)  # 4.5 of its jobs, 1.5 idle
-    assert ledger_seconds(ledger, OF_A_NODE, (1, 0, 1)) == pytest.approx(3.25)
-    assert ledger_seconds(ledger, OF_A_NODE, (1, 1, 0)) == 0.0
-    assert ledger_seconds(ledger, ["device"], (1, 0, 0)) == pytest.approx(7.0)
+    assert ledger_seconds(ledger, OF_A_NODE, (1, 0, 0)).total == pytest.approx(6.0)  # 4.5 of its jobs, 1.5 idle
+    assert ledger_seconds(ledger, OF_A_NODE, (1, 0, 1)).total == pytest.approx(3.25)
+    assert ledger_seconds(ledger, OF_A_NODE, (1, 1, 0)).total == 0.0
+    assert ledger_seconds(ledger, ["device"], (1, 0, 0)).total == pytest.approx(7.0)
     unsettled = seconds_of(jobs, sessions, ["aggregate"], (1, 0, -1))
-    assert (unsettled.known, unsettled.least, unsettled.most) == (2.0, 2.0, 2.0)
+    assert unsettled.jobs == {"qrun-aggregate/1/0/-1/0": 2.0}  # with its estimate
+    first = ledger_seconds(ledger, OF_A_NODE, (1, 0, 0))
+    assert first.idle == pytest.approx(1.5)
+    tell_counted(jobs, lambda *work: first.jobs if work == (1, 0, 0) else {})
+    assert [j["counted"] for j in jobs] == [1.5, 2.5, 0.5, None, None, None, None]
     told = describe_qpu(jobs, sessions)
     assert told["total"] == pytest.approx(spent(ledger.jobs(), ledger.sessions()))
     assert told["by_purpose"] == {"train": 7.25, "measure": 0.5, "aggregate": 2.0, "device": 7.0}
