@@ -59,6 +59,7 @@ def request_digest(
     seed: int | None,
     *,
     local: bool,
+    path: str,
     pubs: Iterable[tuple[str, str, FloatArray]],
 ) -> str:
     """SHA-256, hex, of a job's request.
@@ -68,6 +69,7 @@ def request_digest(
         options: All of them.
         seed: Of the call.
         local: Whether the local testing mode runs it.
+        path: Which part of the call it is: parts that ask the same are to be independent samples.
         pubs: For each PUB `circuit_text`, `observables_text` and its parameter values, (rows, parameters).
     """
     sha = hashlib.sha256()
@@ -81,7 +83,7 @@ def request_digest(
     add(f"{'local' if local else 'service'} {target.name} {calibration}")
     add(
         f"shots {options.shots} dd {options.dynamical_decoupling} twirling {options.twirling} "
-        f"level {options.resilience_level} seed {seed}"
+        f"level {options.resilience_level} seed {seed} part {path}"
     )
     for circuit, observables, values in pubs:
         add(circuit)

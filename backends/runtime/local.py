@@ -5,10 +5,13 @@ What it ignores is said: `IGNORED`. Its jobs live as long as the process and can
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from backends.runtime.client import Kind, Place, SessionStatus, Status
@@ -61,17 +64,19 @@ class LocalClient:
         physical = part.pubs[0].circuit.physical_qubits
         backend = self._backend(physical)
         mode = {"session": Session, "batch": Batch}.get(place.kind, lambda backend: backend)(backend=backend)
+        width, found = len(physical), []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                job = run_primitive(
-                    part, mode, len(physical), lambda pub: range(len(physical)), seed=part.seed, tags=place.tags
-                )
-                result = job.result()
+                for number, pub in enumerate(part.pubs):
+                    # The local mode would seed every PUB alike, and equal circuits would give equal counts.
+                    alone = replace(part, pubs=(pub,))
+                    job = run_primitive(alone, mode, width, lambda pub: range(width), seed=_seed(part, number))
+                    found += list(job.result())
             except (QiskitError, ValueError) as error:
                 raise QrunError(f"the Runtime's local testing mode cannot run this job: {error}") from None
         job_id = str(uuid.uuid4())
-        self._results[job_id] = encode(result)
+        self._results[job_id] = encode(found)
         return job_id
 
     def _backend(self, physical: tuple[int, ...]) -> Any:
@@ -128,8 +133,18 @@ class LocalClient:
         return None
 
 
-def encode(result: Any) -> bytes:
-    """A PrimitiveResult as RuntimeEncoder writes it. Without metadata, which holds times: same seed, same bytes."""
+def _seed(part: Part, number: int) -> int | None:
+    """Of the simulator for a PUB: another for every PUB of every request, the same for the same request."""
+    if part.seed is None:
+        return None
+    return int.from_bytes(hashlib.sha256(f"{part.digest} {number}".encode()).digest()[:4], "little")
+
+
+def encode(result: Iterable[Any]) -> bytes:
+    """What all PUBs gave, in a PrimitiveResult as RuntimeEncoder writes it.
+
+    Without metadata, which holds times: same seed, same bytes.
+    """
     from qiskit.primitives.containers import DataBin, PrimitiveResult, PubResult
     from qiskit_ibm_runtime import RuntimeEncoder
 

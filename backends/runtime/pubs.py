@@ -241,7 +241,8 @@ def _cut(part: Part, start: int, stop: int, path: str) -> Part:
 
 def _signed(part: Part, target: Target, local: bool) -> Part:
     texts = [(*pub.text, pub.values) for pub in part.pubs]
-    return replace(part, digest=request_digest(target, part.options, part.seed, local=local, pubs=texts))
+    digest = request_digest(target, part.options, part.seed, local=local, path=part.path, pubs=texts)
+    return replace(part, digest=digest)
 
 
 def placed(pub: Pub, wires: Sequence[int], width: int) -> tuple[QuantumCircuit, list[SparsePauliOp] | None]:
