@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -80,7 +81,7 @@ def purposes(result: dict[str, Any]) -> list[tuple[str, int, int, int]]:
 
 def what_repeats(result: dict[str, Any]) -> Any:
     """All of a result that does not hang on keys, tags and time."""
-    run = dict(result["device_run"] or {})
+    run = copy.deepcopy(result["device_run"] or {})
     for node in run.get("nodes", []):
         node["jobs"] = len(node["jobs"])
     jobs = [(j["key"], j["request"], j["result"], j["circuits"]) for j in result["jobs"]]
@@ -227,29 +228,29 @@ def test_damage_to_a_kept_result_is_found_and_named(
     which: str, purpose: str, ids: set[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder, result = request.getfixturevalue(which)
-    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    here = Path(shutil.copytree(folder, tmp_path / "run"))
     job = next(j for j in result["jobs"] if j["purpose"] == purpose)
-    block = block_of(copy, job["cid"])
+    block = block_of(here, job["cid"])
     raw = bytearray(block.read_bytes())
     raw[len(raw) // 2] ^= 1
     block.write_bytes(bytes(raw))
-    assert f"jobs/{job['tag']}/result" in false_ids(verified(copy))
-    assert ids <= false_ids(verified(copy, data=True))
+    assert f"jobs/{job['tag']}/result" in false_ids(verified(here))
+    assert ids <= false_ids(verified(here, data=True))
     block.unlink()
-    assert f"jobs/{job['tag']}/result" in false_ids(verified(copy))
+    assert f"jobs/{job['tag']}/result" in false_ids(verified(here))
 
 
 def test_another_result_under_a_jobs_name_is_found(on_runtime: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Whole, well formed, and of another job: the digest of the request is what tells."""
-    copy = Path(shutil.copytree(on_runtime[0], tmp_path / "run"))
-    result = json.loads((copy / "result.json").read_bytes())
+    here = Path(shutil.copytree(on_runtime[0], tmp_path / "run"))
+    result = json.loads((here / "result.json").read_bytes())
     one, other = (j for j in result["jobs"] if j["purpose"] == "measure")
     one["cid"], one["result"] = other["cid"], other["result"]
-    (copy / "result.json").write_text(json.dumps(result))
-    assert {"metrics/1/0"} <= false_ids(verified(copy, data=True))
+    (here / "result.json").write_text(json.dumps(result))
+    assert {"metrics/1/0"} <= false_ids(verified(here, data=True))
     one["result"] = "0" * 64
-    (copy / "result.json").write_text(json.dumps(result))
-    assert f"jobs/{one['tag']}/result" in false_ids(verified(copy))
+    (here / "result.json").write_text(json.dumps(result))
+    assert f"jobs/{one['tag']}/result" in false_ids(verified(here))
 
 
 EDITS: list[tuple[tuple[Any, ...], Any, str]] = [
@@ -278,40 +279,40 @@ EDITS: list[tuple[tuple[Any, ...], Any, str]] = [
 def test_an_edited_figure_of_the_device_is_named(
     on_device: tuple[Path, dict[str, Any]], tmp_path: Path, place: tuple[Any, ...], value: Any, id_: str
 ) -> None:
-    copy = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((copy / "result.json").read_bytes())
+    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
+    result = json.loads((here / "result.json").read_bytes())
     if place[:1] == ("jobs",) and place[-1] == "qpu_seconds" and isinstance(value, float):
         result["jobs"][0] |= {"local": False, "estimate": 2.0}
     spot: Any = result
     for key in place[:-1]:
         spot = spot[key]
     spot[place[-1]] = value
-    (copy / "result.json").write_text(json.dumps(result))
-    assert id_.format(tag=result["jobs"][0]["tag"]) in false_ids(verified(copy))
+    (here / "result.json").write_text(json.dumps(result))
+    assert id_.format(tag=result["jobs"][0]["tag"]) in false_ids(verified(here))
 
 
 def test_metrics_that_the_device_did_not_give_are_found_with_the_data(
     on_device: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((copy / "result.json").read_bytes())
+    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
+    result = json.loads((here / "result.json").read_bytes())
     result["device_run"]["metrics"]["holdout"]["device"]["auroc"] += 0.01
     result["device_run"]["depth"] += 1
-    (copy / "result.json").write_text(json.dumps(result))
-    assert {"metrics/device/metrics", "metrics/device/depth"} <= false_ids(verified(copy, data=True))
+    (here / "result.json").write_text(json.dumps(result))
+    assert {"metrics/device/metrics", "metrics/device/depth"} <= false_ids(verified(here, data=True))
     # Samples that fit what is told, and are not those of the kept results.
-    store = BlockStore(copy / "blocks")
+    store = BlockStore(here / "blocks")
     samples = json.loads(store.get(result["device_run"]["samples_cid"], max_bytes=1 << 20))
     samples["nodes"][0]["device"][0][0] += 0.01
     result["device_run"]["samples_cid"] = store.put(json.dumps(samples).encode())
-    (copy / "result.json").write_text(json.dumps(result))
-    assert "metrics/device/samples" in false_ids(verified(copy, data=True))
+    (here / "result.json").write_text(json.dumps(result))
+    assert "metrics/device/samples" in false_ids(verified(here, data=True))
 
 
 def test_hostile_samples_give_no_traceback(on_device: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((copy / "result.json").read_bytes())
-    store = BlockStore(copy / "blocks")
+    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
+    result = json.loads((here / "result.json").read_bytes())
+    store = BlockStore(here / "blocks")
     good = json.loads(store.get(result["device_run"]["samples_cid"], max_bytes=1 << 20))
     entry = good["nodes"][0]
     for body in (
@@ -326,5 +327,5 @@ def test_hostile_samples_give_no_traceback(on_device: tuple[Path, dict[str, Any]
         json.dumps({**good, "nodes": [{**entry, "id": "0"}]}).encode(),
     ):
         result["device_run"]["samples_cid"] = store.put(body)
-        (copy / "result.json").write_text(json.dumps(result))
-        assert "jobs/device/samples_file" in false_ids(verified(copy))
+        (here / "result.json").write_text(json.dumps(result))
+        assert "jobs/device/samples_file" in false_ids(verified(here))
