@@ -64,6 +64,7 @@ class Service(QiskitRuntimeService):
         if getattr(client, "_qrun", False):
             return client
         repeat_no_post(client)
+        ask_again_at_once(client)
         list_backends = client.list_backends
 
         def remembering(include_mocks: bool = False) -> list[dict[str, Any]]:
@@ -119,3 +120,21 @@ def repeat_no_post(client: RuntimeClient) -> None:
     for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(max_retries=retry))
     session._timeout = TIMEOUT
+
+
+def ask_again_at_once(client: RuntimeClient) -> None:
+    """Let the next request ask for an access token again where one could not be had.
+
+    ibm-cloud-sdk-core takes a request that failed for one that is still on its way, and waits a minute for it.
+    """
+    tokens = client._session.auth.tm
+    request_token = tokens.request_token
+
+    def asking() -> Any:
+        try:
+            return request_token()
+        except Exception:
+            tokens.request_time = 0
+            raise
+
+    tokens.request_token = asking

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,7 +138,11 @@ def _targets(names: list[str], live: bool) -> tuple[list[Any], dict[str, int | N
             raise UsageError("no device of the account runs jobs at present.", "Leave --live out for packaged ones.")
     if not wanted:
         wanted = [name for name in target_names() if name != "ideal"]
-    targets = [hardware_target(fetch(name)) if is_concrete(name) else get_target(name) for name in wanted]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        targets = [hardware_target(fetch(name)) if is_concrete(name) else get_target(name) for name in wanted]
+    for warning in told:  # the Runtime's own words about a packaged device
+        typer.echo(f"Note: {warning.message}", err=True)
     return targets, {device.name: device.queue for device in real}
 
 
