@@ -96,10 +96,11 @@ def is_sound(values: Any) -> bool:
     """Whether values read back are such as `to_json` gives."""
     if not isinstance(values, Mapping) or set(values) != set(_KEPT) or values["mode"] not in MODES:
         return False
-    numbers = (values["session_seconds"], values["patience"], values["max_qpu_seconds"])
-    sound = (isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v <= MOST for v in numbers[:2])
-    bound = numbers[2]
-    return all(sound) and (bound is None or (isinstance(bound, (int, float)) and 0 < bound <= MOST))
+    session, patience, bound = values["session_seconds"], values["patience"], values["max_qpu_seconds"]
+    if not isinstance(session, int) or isinstance(session, bool) or not 1 <= session <= LONGEST_SESSION:
+        return False
+    numbers = [patience] if bound is None else [patience, bound]
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v <= MOST for v in numbers)
 
 
 def _seconds(option: str, value: float) -> float:

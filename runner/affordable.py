@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.runtime.errors import BudgetError
+from backends.runtime.errors import BudgetError, ServiceError
 from backends.runtime.types import Access
 from runner.access import on_hardware
 from runner.config import RunConfig
@@ -15,7 +15,6 @@ def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: 
 
     Raises:
         BudgetError: it is not enough; says what to do.
-        ServiceError: the service cannot be asked.
     """
     if not on_hardware(config):
         if config.runtime is not None and access.max_qpu_seconds is not None:
@@ -33,7 +32,11 @@ def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: 
             f"{bound:g}; nothing was sent.",
             _mend(config, f"or raise --max-qpu-seconds above {needed:.0f}"),
         )
-    plan = allowance(connect())
+    try:
+        plan = allowance(connect())
+    except ServiceError as error:
+        reporter.notice("Budget", f"What the plan has left is not known: {error}")
+        return
     if plan.remaining is not None and needed > plan.remaining:
         raise BudgetError(
             f"this run is expected to take {needed:.0f} QPU seconds of {target.name}, and the plan has "

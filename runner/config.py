@@ -95,11 +95,6 @@ class RunConfig(Settings):
                 raise ValueError("runtime.run_on: ideal is no device")
         return self
 
-    @property
-    def uses_runtime(self) -> bool:
-        """Whether a part of the run goes through IBM's Runtime, locally or not."""
-        return self.runtime is not None
-
     def canonical(self) -> bytes:
         """The config as canonical JSON (sorted keys, no white space): what the digest is taken of."""
         return canonical(self.model_dump(mode="json"))

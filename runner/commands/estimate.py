@@ -84,7 +84,7 @@ def estimate(
         "resilience_level": resilience_level,
     }
     configs = _ways(name, values, runtime, shots, config)
-    _tell(name, configs, as_json)
+    tell(name, configs, as_json=as_json)
 
 
 def _ways(
@@ -127,7 +127,7 @@ def _ways(
     return [config_from(name, on_device, file), config_from(name, on_twin, file)]
 
 
-def _tell(name: str, configs: list[RunConfig], as_json: bool) -> None:
+def tell(name: str, configs: list[RunConfig], *, as_json: bool) -> None:
     """Compute and print what they take; all are on one device."""
     from backends.runtime.cost import OVERHEAD, circuit_seconds
     from runner.estimate import compiled_for, share_of

@@ -43,7 +43,8 @@ def experiment(
     shots: Annotated[
         int | None,
         typer.Option(
-            help="Shots a circuit: the twin samples instead of being exact; aer, qml and runtime take 1024 if not told."
+            help="Shots a circuit: the twin samples instead of being exact; aer, qml, runtime take 1024 if not told. "
+            "With --run-on: of the device."
         ),
     ] = None,
     idle_noise: Annotated[
@@ -108,6 +109,9 @@ def experiment(
     max_qpu_seconds: MaxQpuOption = None,
     max_time: MaxTimeOption = None,
     patience: PatienceOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the run's jobs would take; send nothing, write no run.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Send the jobs and leave; `qrun runs resume` takes their results.")
     ] = False,
@@ -117,14 +121,18 @@ def experiment(
     if name == "list":
         _list_experiments(as_json)
         return
+    from runner.config import read_toml
     from runner.options import config_from
 
+    # The twin is exact, and shots are the device's, where trained models go to one.
+    in_file = {} if config is None else read_toml(config).get("runtime")
+    elsewhere = run_on is not None or (isinstance(in_file, dict) and in_file.get("run_on") is not None)
     values: dict[str, Any] = {
         "backend": backend,
         "nodes": nodes,
         "rounds": rounds,
         "engine": _engine(engine, train_on),
-        "shots": shots,
+        "shots": None if elsewhere else shots,
         "idle_noise": idle_noise,
         "device": device,
         "seed": seed,
@@ -139,6 +147,7 @@ def experiment(
         "signatures": signatures,
         "runtime": {
             "run_on": run_on,
+            "shots": shots if elsewhere else None,
             "samples": device_samples,
             "fine_tune": fine_tune,
             "dynamical_decoupling": dynamical_decoupling,
@@ -157,6 +166,11 @@ def experiment(
     if train_on is not None and (checked.runtime is None or checked.runtime.run_on is None):
         raise UsageError(f"--train-on {train_on}: says where models for a device are trained.", "Add --run-on NAME.")
     said.fits(checked)
+    if dry_run:
+        from runner.commands.estimate import tell
+
+        tell(name, [checked], as_json=as_json)
+        return
 
     # After the check: a mistake is told at once, torch and qiskit load for what can be run.
     from runner.run import start
