@@ -28,13 +28,13 @@ def one_line(done: subprocess.CompletedProcess[str], code: int, *said: str) -> N
 
 WRONG = [
     (["--backend", "fake_kiev"], ["unknown backend 'fake_kiev'", "Did you mean fake_kyiv"]),
-    (["--backend", "ibm_torino"], ["hardware"]),
+    (["--backend", "ibm_torino"], ["ibm_torino is a real device", "qrun login", "fake_torino"]),
     (["--backend", "fake_manila", "--qubits", "6"], ["6", "fake_manila", "5 qubits"]),
     (["--rounds", "0"], ["rounds = 0", "greater than or equal to 1"]),
     (["--nodes", "-3"], ["nodes = -3"]),
     (["--nodes", "5000"], ["nodes = 5000"]),
     (["--entanglement", "ring"], ["model.entanglement = 'ring'"]),
-    (["--engine", "quantum"], ["engine = 'quantum'", "'twin', 'aer' or 'qml'"]),
+    (["--engine", "quantum"], ["engine = 'quantum'", "'twin', 'aer', 'qml' or 'runtime'"]),
     (["--shots", "0"], ["shots = 0"]),
     (["--device", "gpu"], ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
     (["--engine", "aer", "--idle-noise"], ["idle_noise", "--engine twin"]),
