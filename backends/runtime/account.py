@@ -116,6 +116,8 @@ def open_service(
         raise ServiceError(f"unknown channel {channel!r}.", f"Known: {', '.join(CHANNELS)}.")
     if token is not None and url is not None and not is_ibm(url) and not instance:
         raise ServiceError(f"{url} is not IBM's: its instances cannot be looked up.", "Set QISKIT_IBM_INSTANCE.")
+    if url is not None and not _private(url):
+        raise ServiceError(f"{url} would send the token in the clear.", "Give an https URL.")
     quieten()
     try:
         from backends.runtime.connection import Service
@@ -160,6 +162,19 @@ def is_ibm(url: str) -> bool:
 
     host = (urlparse(url).hostname or "").lower()
     return host == "cloud.ibm.com" or host.endswith(".cloud.ibm.com")
+
+
+def _private(url: str) -> bool:
+    """Whether nobody on the way reads what is sent: over TLS, or to this machine."""
+    from ipaddress import ip_address
+    from urllib.parse import urlparse
+
+    parsed = urlparse(url)
+    try:
+        here = ip_address(parsed.hostname or "").is_loopback
+    except ValueError:
+        here = parsed.hostname == "localhost"
+    return parsed.scheme == "https" or (parsed.scheme == "http" and here)
 
 
 def resolve_url(url: str, instance: str, private_endpoint: bool | None = False, channel: str = "") -> str:

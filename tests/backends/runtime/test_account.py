@@ -173,6 +173,12 @@ def test_a_foreign_url_needs_the_instance() -> None:
         open_service(TOKEN, channel="ibm_quantum")
 
 
+@pytest.mark.parametrize("url", ["http://example.org", "http://127.1.example.org:80", "ftp://127.0.0.1", "127.0.0.1"])
+def test_the_token_is_not_sent_in_the_clear(url: str) -> None:
+    with pytest.raises(ServiceError, match="in the clear"):
+        open_service(TOKEN, instance=CRN, url=url)
+
+
 def test_urls() -> None:
     assert resolve_url("http://127.0.0.1:80/api/", CRN) == "http://127.0.0.1:80/api"
     assert resolve_url("https://cloud.ibm.com", CRN) == "https://quantum.cloud.ibm.com/api/v1"
