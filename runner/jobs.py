@@ -11,8 +11,8 @@ from backends.runtime.client import JobClient, Lost
 from backends.runtime.errors import ServiceError
 from backends.runtime.ledger import Job, SessionEntry
 from circuits.errors import QrunError, UsageError
-from runner.ledger import RunLedger
-from runner.store import RunIndex, RunInfo, RunStore, on_disk
+from runner.ledger import read_ledger
+from runner.store import RunIndex, RunInfo, on_disk
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,14 @@ def ledger_of(info: RunInfo) -> tuple[list[Job], list[SessionEntry]]:
     Raises:
         QrunError: its state cannot be read.
     """
-    if not (info.path / "state.sqlite").is_file():
-        return [], []
-    with on_disk(info.path):
-        store = RunStore(info.run, info.path)
-        try:
-            ledger = RunLedger(store)
-            return ledger.jobs(), ledger.sessions()
-        finally:
-            store.close()
+    with on_disk(info.path, "Is its folder whole, and may you read it?"):
+        return read_ledger(info.path)
 
 
-def on_their_way(info: RunInfo) -> int:
+def on_their_way(run: str) -> int:
     """How many jobs of a run may still run on a device; 0 where its state cannot be read."""
     try:
-        return sum(RunJob(info.run, job).on_its_way for job in ledger_of(info)[0])
+        return sum(found.on_its_way for found in list_jobs(run)[0])
     except QrunError:
         return 0
 

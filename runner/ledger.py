@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -109,11 +110,34 @@ class RunLedger:
         return [_read(SessionEntry, row[0], self.store.path) for row in rows]
 
     def _job(self, body: str) -> Job:
-        job = _read(Job, body, self.store.path)
-        return replace(job, tags=tuple(job.tags))
+        return _read(Job, body, self.store.path)
 
     def _file(self, digest: str) -> Path:
         return self.folder / f"{digest}.json"
+
+
+def read_ledger(folder: Path) -> tuple[list[Job], list[SessionEntry]]:
+    """The jobs and sessions of a run's folder, in the order of their intents; nothing there is written.
+
+    Raises:
+        QrunError: a line is damaged.
+        sqlite3.Error: the state cannot be read.
+    """
+    file = folder / "state.sqlite"
+    if not file.is_file():
+        return [], []
+    sql = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        tables = {row[0] for row in sql.execute("select name from sqlite_master where type = 'table'")}
+        if not {"jobs", "sessions"} <= tables:
+            return [], []  # of a version of qrun that knew no jobs
+        jobs = [_read(Job, row[0], folder) for row in sql.execute("select body from jobs order by rowid")]
+        sessions = [
+            _read(SessionEntry, row[0], folder) for row in sql.execute("select body from sessions order by rowid")
+        ]
+        return jobs, sessions
+    finally:
+        sql.close()
 
 
 def _read(kind: type[_Row], body: str, where: Path) -> _Row:
@@ -121,6 +145,8 @@ def _read(kind: type[_Row], body: str, where: Path) -> _Row:
         values = json.loads(body)
         if set(values) != {f.name for f in fields(kind)}:
             raise ValueError
+        if "tags" in values:
+            values["tags"] = tuple(values["tags"])
         return kind(**values)
     except (ValueError, TypeError):
         raise QrunError(f"{where / 'state.sqlite'} has a damaged line in its jobs.", "Start the run anew.") from None

@@ -134,8 +134,9 @@ def start(
         except Detached:
             raise
         except Exception as error:
-            if not _forget_if_empty(index, info):
-                error.add_note(f"Go on with: qrun runs resume {info.run}")
+            then = f"qrun runs resume {info.run}"
+            if not _forget_if_empty(index, info) and then not in str(error):
+                error.add_note(f"Go on with: {then}")
             raise
     finally:
         index.close()

@@ -22,9 +22,15 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Go back to an earlier round of a run that stopped: its nodes vote on the chain; `qrun runs resume` goes on."""
+    from runner.jobs import on_their_way
     from runner.rollback import roll_back
 
     done = roll_back(run, to, chain=chain)
+    going = on_their_way(done["run"])
+    if going:
+        typer.echo(
+            f"{going} job(s) that were sent before may still run on a device: qrun jobs cancel {done['run']}", err=True
+        )
     if as_json:
         print_json(done)
         return

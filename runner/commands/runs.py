@@ -119,7 +119,7 @@ def rm(
     from runner.store import RunIndex
 
     info = RunIndex().find(run, exact=True)
-    going = on_their_way(info)
+    going = on_their_way(info.run)
     if going:
         typer.echo(
             f"{going} job(s) of this run may still run on a device, and their results would be lost. "

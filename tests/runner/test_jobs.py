@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,16 @@ def test_removing_a_run_says_which_jobs_are_lost_and_removes_them(run: str) -> N
     assert CLI.invoke(app, ["runs", "rm", run, "--yes"]).exit_code == 0
     assert [file.name for file in path.iterdir()] == ["calibration-mine.json"]
     assert state_of(path) == "interrupted"
+
+
+def test_looking_at_jobs_writes_nothing(run: str) -> None:
+    """A run of a version that knew no jobs keeps the tables that it has."""
+    index = RunIndex()
+    other = index.find("nsl-kdd-empty")
+    index.close()
+    with sqlite3.connect(other.path / "state.sqlite") as sql:
+        sql.execute("create table facts(key text primary key, value text not null)")
+    sql.close()
+    before = (other.path / "state.sqlite").read_bytes()
+    assert json.loads(CLI.invoke(app, ["jobs", "list", other.run, "--json"]).stdout) == []
+    assert (other.path / "state.sqlite").read_bytes() == before

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from backends.runtime.ledger import Job, JobLedger, MemoryLedger, SessionEntry, spent
 from circuits.errors import QrunError
-from runner.ledger import Account, RunLedger
+from runner.ledger import Account, RunLedger, read_ledger
 from runner.store import RunStore
 
 
@@ -97,6 +97,7 @@ def test_it_says_what_the_ledger_in_memory_says(tmp_path_factory: pytest.TempPat
             store = RunStore("x", folder)
             ledger = RunLedger(store)
         same(ledger, memory)
+        assert read_ledger(folder) == (memory.jobs(), memory.sessions())
     store.close()
 
 
@@ -175,7 +176,9 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path, after: int) 
         said = [writer.stdout.readline().split() for _ in range(after)]
         writer.send_signal(signal.SIGKILL)
         said += [line.split() for line in writer.stdout.read().splitlines()]
+    looked, _ = read_ledger(tmp_path)  # as `qrun jobs list` does, before anybody has opened it again
     ledger = RunLedger(RunStore("x", tmp_path))
+    assert looked == ledger.jobs()
     known = {job.tag: job for job in ledger.jobs()}
     for number, state in said:
         found = known[f"t{number}"]
