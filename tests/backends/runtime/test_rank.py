@@ -37,8 +37,8 @@ def kept(compiled: CompiledCircuit, target: Target, ideal: FloatArray, request: 
     return float((noisy * ideal).sum() / (ideal**2).sum())
 
 
-def orders(ansatz: Ansatz, names: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Estimated fidelities, and what the twins keep."""
+def judged(ansatz: Ansatz, names: Sequence[str]) -> list[tuple[str, float, float]]:
+    """(device, estimated fidelity, what its twin keeps), of the devices that run it on as many qubits as it has."""
     n = ansatz.circuit.num_qubits
     terms = [("Z", [i]) for i in range(n)] + [("ZZ", [i, j]) for i in range(n) for j in range(i)]
     observables = tuple(SparsePauliOp.from_sparse_list([(p, q, 1.0)], n) for p, q in terms)
@@ -47,32 +47,38 @@ def orders(ansatz: Ansatz, names: Sequence[str]) -> tuple[list[float], list[floa
     request = Request(compile_ansatz(ansatz, None, seed=0), observables, inputs, weights)
     with make_executor("twin", get_target("ideal"), precision="float64") as executor:
         ideal = executor.run([request])[0].values
-    estimated, measured = [], []
+    found = []
     for name in names:
-        target = get_target(name)
-        compiled = compile_ansatz(ansatz, target.backend, seed=0)
-        if len(compiled.physical_qubits) == n:
-            estimated.append(estimated_fidelity(compiled, target))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what old calibrations leave out
-                measured.append(kept(compiled, target, ideal, request))
-    return estimated, measured
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what old calibrations leave out
+            target = get_target(name)
+            try:
+                compiled = compile_ansatz(ansatz, target.backend, seed=0)
+            except QrunError:
+                continue  # too small, or broken
+            if len(compiled.physical_qubits) == n:
+                found.append((name, estimated_fidelity(compiled, target), kept(compiled, target, ideal, request)))
+    return found
+
+
+def correlation(rows: Sequence[tuple[str, float, float]]) -> float:
+    """Spearman's, of estimates and what is kept."""
+    return float(spearmanr([row[1] for row in rows], [row[2] for row in rows]).statistic)
 
 
 def test_the_estimate_orders_devices_as_the_exact_twin_does() -> None:
     """Rank correlation of at least 0.9; 0.97 over all packaged devices (the slow test)."""
-    estimated, measured = orders(generator(4, 2), FEW)
-    assert len(estimated) == len(FEW)
-    assert spearmanr(estimated, measured).statistic >= 0.9
+    rows = judged(generator(4, 2), FEW)
+    assert len(rows) == len(FEW)
+    assert correlation(rows) >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("qubits", [4, 5])
 def test_over_all_packaged_devices(qubits: int) -> None:
-    names = [name for name in target_names() if name not in ("ideal", "fake_armonk", "fake_kyoto")]
-    estimated, measured = orders(generator(qubits, 4), names)
-    assert len(estimated) > 50
-    assert spearmanr(estimated, measured).statistic >= 0.9
+    rows = judged(generator(qubits, 4), [name for name in target_names() if name != "ideal"])
+    assert len(rows) > 50
+    assert correlation(rows) >= 0.9
 
 
 def test_the_formula_on_a_circuit_by_hand() -> None:
