@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
@@ -85,11 +85,11 @@ def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_s
         estimates: With the share of the plan.
         shot_seconds: Of one shot, for the reader's own sums.
     """
-    parts = []
+    parts: list[RenderableType] = []
     for found, share in estimates:
         table = table_of(
-            f"{what} on {found.backend}, {found.way} ({found.shots} shots a circuit)",
-            ["part", "jobs", "circuits", "shots", "QPU time"],
+            f"{what}: {found.backend}, {found.way}",
+            ["part", "jobs", "circuits", f"shots, {found.shots} each", "QPU time"],
             numeric=range(1, 5),
         )
         for stage in (*found.stages, found.total):
