@@ -156,8 +156,8 @@ def _at_the_service(job: Job, client: JobClient | None) -> dict[str, str] | None
     return {"job_id": str(ids[0]), "state": status.state, "reason": status.reason}
 
 
-def to_cancel(name: str) -> list[RunJob]:
-    """The jobs that a name means: a run's (its name or the beginning of it), or one job.
+def to_cancel(name: str) -> tuple[list[RunJob], str | None]:
+    """The jobs that a name means, a run's (its name or the beginning of it) or one job; and the run, if it is one.
 
     Raises:
         UsageError: neither a run nor a job.
@@ -170,8 +170,9 @@ def to_cancel(name: str) -> list[RunJob]:
     jobs, _ = list_jobs()
     # Names in full first, then beginnings: a job may not hide a run, nor the other way round.
     if name in runs or (not _matching(name, jobs) and any(run.startswith(name) for run in runs if name)):
-        return list_jobs(name)[0]
-    return [find_job(name, jobs)]
+        found, _ = list_jobs(name)
+        return found, found[0].run if found else None
+    return [find_job(name, jobs)], None
 
 
 def cancel(jobs: Iterable[RunJob], client: JobClient | None = None) -> dict[str, list[str]]:
@@ -207,6 +208,38 @@ def cancel(jobs: Iterable[RunJob], client: JobClient | None = None) -> dict[str,
         if not ids:
             told["unclear"].append(job.tag)
     return told
+
+
+def close_sessions(run: str, client: JobClient | None = None) -> list[str]:
+    """Close what a process that was killed has left open, for an idle session is paid too; ids of what was closed.
+
+    A run that is being played closes its sessions itself.
+
+    Raises:
+        ServiceError: the service cannot be asked, or refuses.
+    """
+    index = RunIndex()
+    try:
+        info = index.find(run, exact=True)
+    finally:
+        index.close()
+    jobs, sessions = ledger_of(info)
+    if info.state == "running":
+        return []
+    of_jobs = {job.session_id: job for job in jobs if not job.local}
+    closed = []
+    for session in sessions:
+        job = of_jobs.get(session.session_id)
+        if session.open and job is not None:
+            try:
+                (client or _client(job)).close_session(session.session_id)
+            except Lost as error:
+                raise ServiceError(
+                    f"the session {session.session_id} is not closed: the service does not answer: {error}.",
+                    "Try again in a while.",
+                ) from None
+            closed.append(session.session_id)
+    return closed
 
 
 def _client(job: Job) -> JobClient:

@@ -65,5 +65,7 @@ def show_cancelled(told: Mapping[str, Sequence[str]]) -> None:
     for what, text in words.items():
         for name in told[what]:
             emit(f"{name}: {text}")
+    for name in told["closed"]:
+        emit(f"session {name}: closed")
     if not any(told[what] for what in words):
         emit("there is nothing to cancel: no such job is on its way to a device, or on one")

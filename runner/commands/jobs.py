@@ -56,13 +56,14 @@ def cancel(
     from runner import jobs
     from runner.view_jobs import show_cancelled
 
-    found = jobs.to_cancel(job)
+    found, run = jobs.to_cancel(job)
     going = [f for f in found if f.on_its_way]
     if going and not yes:
         names = ", ".join(f.job.job_id or f.job.tag for f in going[:5]) + (" ..." if len(going) > 5 else "")
         if not typer.confirm(f"Cancel {len(going)} job(s): {names}?", err=True):
             raise typer.Exit(1)
     told = jobs.cancel(found)
+    told["closed"] = [] if run is None else jobs.close_sessions(run)
     if as_json:
         print_json(told)
     else:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from backends.runtime.client import Lost, Status
 from backends.runtime.errors import ServiceError
-from backends.runtime.ledger import Job
+from backends.runtime.ledger import Job, SessionEntry
 from circuits.errors import UsageError
 from runner import jobs
 from runner.access import to_json
@@ -21,7 +21,7 @@ from runner.cli import app
 from runner.ledger import RunLedger
 from runner.options import config_from
 from runner.places import Places
-from runner.store import RunIndex, RunStore, state_of
+from runner.store import RunIndex, RunStore, locked, state_of
 
 CLI = CliRunner()
 
@@ -34,6 +34,7 @@ class Service:
     def __init__(self, states: dict[str, str], tags: dict[str, list[str]] | None = None, *, away: bool = False) -> None:
         self.states, self.tags, self.away = states, tags or {}, away
         self.cancelled: list[str] = []
+        self.closed: list[str] = []
 
     def find(self, tag: str) -> list[str]:
         self._there()
@@ -51,6 +52,10 @@ class Service:
             self.cancelled.append(job_id)
             return True
         return False
+
+    def close_session(self, session_id: str) -> None:
+        self._there()
+        self.closed.append(session_id)
 
     def _there(self) -> None:
         if self.away:
@@ -87,11 +92,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (info.path / "config.json").write_text(json.dumps({**manifest, "run": info.run}))
     store = RunStore(info.run, info.path)
     ledger = RunLedger(store)
-    ledger.write(made("aa1", state="sent", job_id="d5run"))
+    for name, is_open in (("s-open", True), ("s-closed", False), ("s-local", True)):
+        ledger.write_session(SessionEntry(name, "batch", "ibm_torino", 0, 7200, open=is_open))
+    ledger.write(made("aa1", state="sent", job_id="d5run", session_id="s-open"))
     ledger.write(made("aa2", state="sending"))
     ledger.write(made("bb3", state="intended"))
-    ledger.keep(made("cc4", job_id="d5done", qpu_seconds=1.5), b"{}")
-    ledger.write(made("dd5", state="sent", job_id="local-1", local=True))
+    ledger.keep(made("cc4", job_id="d5done", qpu_seconds=1.5, session_id="s-closed"), b"{}")
+    ledger.write(made("dd5", state="sent", job_id="local-1", local=True, session_id="s-local"))
     ledger.write(made("ee6", state="failed", job_id="d6bad", reason="calibration"))
     store.close()
     return info.run
@@ -204,8 +211,9 @@ def test_a_runs_jobs_are_cancelled_and_nothing_else(run: str, monkeypatch: pytes
     out = CLI.invoke(app, ["jobs", "cancel", run, "--yes", "--json"])
     assert out.exit_code == 0
     nothing = ["qrun-bb3", "d5done", "local-1", "d6bad"]
-    assert json.loads(out.stdout) == {"cancelled": ["d5run"], "ended": ["x"], "unclear": [], "nothing": nothing}
-    assert service.cancelled == ["d5run"]
+    told = {"cancelled": ["d5run"], "ended": ["x"], "unclear": [], "nothing": nothing, "closed": ["s-open"]}
+    assert json.loads(out.stdout) == told
+    assert (service.cancelled, service.closed) == (["d5run"], ["s-open"])
     assert jobs.list_jobs() == before  # what has become of them, the run itself finds out
 
 
@@ -225,6 +233,19 @@ def test_what_the_service_does_not_show_or_answer(run: str, monkeypatch: pytest.
     out = CLI.invoke(app, ["jobs", "cancel", "aa1", "--yes"])
     assert out.exit_code == 1
     assert "does not answer: no network" in out.stderr
+
+
+def test_the_sessions_of_a_run_that_is_played_and_of_single_jobs_stay_open(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = by(monkeypatch, Service({"d5run": "queued"}))
+    assert CLI.invoke(app, ["jobs", "cancel", "d5run", "--yes"]).exit_code == 0
+    index = RunIndex()
+    with locked(index.find(run).path):
+        assert json.loads(CLI.invoke(app, ["jobs", "cancel", run, "--yes", "--json"]).stdout)["closed"] == []
+    index.close()
+    assert service.closed == []
+    assert "session s-open: closed" in CLI.invoke(app, ["jobs", "cancel", run, "--yes"]).stdout
 
 
 def test_a_run_shows_its_jobs_by_state(run: str) -> None:
