@@ -6,6 +6,7 @@ Whether a job was sent at all is not left to the exception that comes: the one c
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from backends.runtime.errors import ServiceError
 from backends.runtime.explain import explain, one_line, redact
 from backends.runtime.primitives import run_primitive
 from backends.runtime.pubs import Part
-from backends.runtime.wire import of_the_wire, outcome, said, status_of
+from backends.runtime.wire import Watch, of_the_wire, outcome, said, seconds, status_of
 from circuits.errors import QrunError
 
 Value = TypeVar("Value")
@@ -30,6 +31,10 @@ _STATES: dict[str, JobState] = {
     "ERROR": "failed",
     "CANCELLED": "cancelled",
 }
+
+
+_SENDING = threading.Lock()
+"""One job is sent at a time: the client of the service is shared, and so is what watches it."""
 
 
 class ServiceClient:
@@ -69,24 +74,25 @@ class ServiceClient:
             backend if place.session_id is None else self._before_sending(place.backend, lambda: self._session(place))
         )
         api = self._api(backend)
-        watch = _Watch(api.program_run)
-        api.program_run = watch
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a device in maintenance, of deprecations inside
-                run_primitive(
-                    part,
-                    mode,
-                    backend.num_qubits,
-                    lambda pub: pub.circuit.physical_qubits,
-                    tags=place.tags,
-                    max_seconds=place.max_seconds,
-                )
-        except Exception as error:
-            if watch.job_id is None:
-                raise self._sorted(error, place.backend, sent=watch.called) from None
-        finally:
-            api.program_run = watch.inner
+        with _SENDING:
+            watch = Watch(api.program_run)
+            api.program_run = watch
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of a device in maintenance, of deprecations inside
+                    run_primitive(
+                        part,
+                        mode,
+                        backend.num_qubits,
+                        lambda pub: pub.circuit.physical_qubits,
+                        tags=place.tags,
+                        max_seconds=place.max_seconds,
+                    )
+            except Exception as error:
+                if watch.job_id is None:
+                    raise self._sorted(error, place.backend, sent=watch.called) from None
+            finally:
+                api.program_run = watch.inner
         if watch.job_id is None:
             raise Unclear("the service answered without a job id")
         return watch.job_id
@@ -121,7 +127,16 @@ class ServiceClient:
 
     def _backend(self, name: str) -> Any:
         if name not in self._backends:
-            self._backends[name] = self.service.backend(name)
+            try:
+                self._backends[name] = self.service.backend(name)
+            except QrunError:
+                raise
+            except Exception as error:
+                # Where its configuration could not be had for now, the client says that there is no such device.
+                listed = self.service._get_api_client().list_backends()
+                if type(error).__name__ == "QiskitBackendNotFoundError" and name in {d.get("name") for d in listed}:
+                    raise Rejected(f"{name} does not answer", transient=True) from None
+                raise
         return self._backends[name]
 
     def _api(self, backend: Any) -> Any:
@@ -172,7 +187,7 @@ class ServiceClient:
         usage = found.get("elapsed_time")
         state = str(found.get("state") or "").lower()
         accepting = bool(found.get("accepting_jobs")) and state not in ("closed", "pending_closed")
-        return SessionStatus(accepting, _seconds(usage))
+        return SessionStatus(accepting, seconds(usage))
 
     def close_session(self, session_id: str) -> None:
         """Let it take no more jobs."""
@@ -221,9 +236,9 @@ class ServiceClient:
         if str(usage.get("status") or "").lower() == "pending":
             return None
         for name in ("qpu_charge_time_seconds", "quantum_seconds"):
-            seconds = _seconds(usage.get(name))
-            if seconds is not None:
-                return seconds
+            charged = seconds(usage.get(name))
+            if charged is not None:
+                return charged
         return None
 
     def estimate(self, job_id: str) -> float | None:
@@ -231,7 +246,7 @@ class ServiceClient:
         found: dict[str, Any] = self._ask(
             f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id), missing={}
         )
-        return _seconds(found.get("estimated_running_time_seconds"))
+        return seconds(found.get("estimated_running_time_seconds"))
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job; False where it had ended."""
@@ -275,25 +290,3 @@ class ServiceClient:
 
 class _EndedError(ServiceError):
     """The service says that what was asked conflicts with how the job stands."""
-
-
-class _Watch:
-    """The call that sends a job: whether it was made, and the id that came back."""
-
-    def __init__(self, inner: Callable[..., Any]) -> None:
-        self.inner, self.called = inner, False
-        self.job_id: str | None = None
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        self.called = True
-        response = self.inner(*arguments, **options)
-        found = response.get("id") if isinstance(response, dict) else None
-        self.job_id = found if isinstance(found, str) and found else None
-        return response
-
-
-def _seconds(value: Any) -> float | None:
-    """A number of seconds, or None for whatever is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value < 1e12 else None

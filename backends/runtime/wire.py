@@ -6,7 +6,8 @@ only the context): the status is looked for along the whole chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from backends.runtime.client import Rejected, Unclear
 from backends.runtime.explain import explain, one_line, redact
@@ -69,3 +70,26 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             seen.append(link)
             yield link
             stack += [link.__context__, link.__cause__]
+
+
+class Watch:
+    """The call that sends a job: whether it was made, and the id that came back."""
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self.inner, self.called = inner, False
+        self.job_id: str | None = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Make the call, and remember."""
+        self.called = True
+        response = self.inner(*arguments, **options)
+        found = response.get("id") if isinstance(response, dict) else None
+        self.job_id = found if isinstance(found, str) and found else None
+        return response
+
+
+def seconds(value: Any) -> float | None:
+    """A number of seconds, or None for whatever is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e12 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -263,6 +264,28 @@ def test_nobody_listens(runtime_standin: StandIn, sent: Any, target: Target) -> 
         client.find("qrun-test")
     with pytest.raises(Rejected):
         client.open_session("session", "ibm_kyiv", 60)
+
+
+def test_a_device_whose_configuration_is_lost_on_the_way(runtime_standin: StandIn, sent: Any, target: Target) -> None:
+    """The client takes it for no device; it is one that does not answer."""
+    client = ServiceClient()
+    assert client.find("qrun-test") == []
+    runtime_standin.faults.add(Fault("GET", "/backends/ibm_kyiv/configuration", status=429))
+    with pytest.raises(Rejected, match="does not answer") as raised:
+        client.submit(part(sent, target), place())
+    assert raised.value.transient
+    assert client.submit(part(sent, target), place())
+
+
+def test_two_threads_send_one_after_the_other(runtime_standin: StandIn, sent: Any, target: Target) -> None:
+    client = ServiceClient()
+    made = part(sent, target)
+    client._backend("ibm_kyiv")
+    runtime_standin.faults.add(*(Fault("POST", r"/jobs$", delay=0.2, after=True) for _ in range(3)))
+    with ThreadPoolExecutor(3) as pool:
+        ids = list(pool.map(lambda _: client.submit(made, place()), range(3)))
+    assert sorted(ids) == sorted(job.job_id for job in runtime_standin.accepted())
+    assert len(set(ids)) == 3
 
 
 def test_questions(runtime_standin: StandIn, sent: Any, target: Target) -> None:
