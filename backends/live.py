@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -95,11 +95,15 @@ def devices() -> list[Device]:
     return [found[name] for name in sorted(found)]
 
 
-def fetch(name: str) -> Snapshot:
+def fetch(name: str, listed: Sequence[Device] | None = None) -> Snapshot:
     """The present configuration and calibration of a real device, asked of the service.
 
     Its content is canonical: what the target needs, checked, with sorted keys and dates in UTC. The same calibration
     gives the same bytes anywhere.
+
+    Args:
+        name: "ibm_..."
+        listed: The account's devices, where they are known already; else they are asked for.
 
     Raises:
         UsageError: No account, or it has no such device.
@@ -116,7 +120,7 @@ def fetch(name: str) -> Snapshot:
         )
     require_account(name)
     service = connect()
-    known = [device.name for device in devices()]
+    known = [device.name for device in (devices() if listed is None else listed)]
     if wanted not in known:
         close = difflib.get_close_matches(wanted, known, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
@@ -184,7 +188,7 @@ def pick(
     for number, device in enumerate(fit):
         if progress is not None:
             progress(device.name, number, len(fit))
-        targets.append(hardware_target(fetch(device.name)))
+        targets.append(hardware_target(fetch(device.name, fit)))
     ranked = rank(ansatz, targets, {device.name: device.queue for device in fit}, seed=seed, progress=progress)
     return best(ranked).name, best(ranked).reason
 

@@ -140,7 +140,7 @@ def _targets(names: list[str], live: bool) -> tuple[list[Any], dict[str, int | N
         wanted = [name for name in target_names() if name != "ideal"]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        targets = [hardware_target(fetch(name)) if is_concrete(name) else get_target(name) for name in wanted]
+        targets = [hardware_target(fetch(name, real)) if is_concrete(name) else get_target(name) for name in wanted]
     for warning in told:  # the Runtime's own words about a packaged device
         typer.echo(f"Note: {warning.message}", err=True)
     return targets, {device.name: device.queue for device in real}

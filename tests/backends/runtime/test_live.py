@@ -19,6 +19,8 @@ from circuits.compile import compile_ansatz
 from circuits.errors import UsageError
 from circuits.qgan import generator
 
+WHAT = ("configuration", "properties")
+
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -137,6 +139,18 @@ def test_best_weighs_fidelity_and_queue(runtime_standin: StandIn, monkeypatch: p
     assert name == "ibm_fez"  # 0.92 against 0.85: not within 5 %, whatever the queue
     assert "0.9" in why
     assert told[0] == ("ibm_kyiv", 0, 2)
+
+
+def test_few_requests_are_made(runtime_standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One list of devices and one more of the client's own for each, and of each its configuration and properties."""
+    service = connect()
+    asked: list[str] = []
+    session = service._active_api_client._session
+    get = session.get
+    monkeypatch.setattr(session, "get", lambda url, *rest, **more: asked.append(url) or get(url, *rest, **more))
+    pick("best", generator(4, 1))
+    named = [f"/backends/{device}/{what}" for device in ("ibm_fez", "ibm_kyiv", "ibm_torino") for what in WHAT]
+    assert sorted(asked) == sorted(["/backends"] * 4 + named)
 
 
 def test_a_service_in_trouble_is_told(runtime_standin: StandIn) -> None:
