@@ -89,7 +89,7 @@ def _ask(
                 left += gone.jobs
             session.close()
     if left:
-        raise Detached(tuple(left))
+        raise Detached(tuple(dict.fromkeys(left)))  # each tells all that are on their way
     return answers
 
 
