@@ -100,12 +100,12 @@ def _ways(
     direct = {**values, "shots": shots, "runtime": runtime}
     after = {**values, "runtime": {**runtime, "shots": shots}}
     if values["engine"] == "runtime":
-        return [config_from(name, direct, file)]
+        return [config_from(name, direct, file, tell=_say)]
     if runtime["run_on"] is not None:
-        return [config_from(name, after, file)]
+        return [config_from(name, after, file, tell=_say)]
     # What is only of one way must not stand in the way of the other; the engine is what the two differ in.
     common = {key: value for key, value in values.items() if key != "engine"}
-    plain = config_from(name, {**common, "engine": None if file else "twin"}, file)
+    plain = config_from(name, {**common, "engine": None if file else "twin"}, file, tell=_say)
     if plain.runtime is not None:
         return [config_from(name, direct if plain.engine == "runtime" else after, file)]
     if plain.backend == "ideal":
