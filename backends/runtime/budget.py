@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from backends.runtime.client import JobClient, Lost
@@ -89,14 +90,14 @@ class Budget:
             settled = job.local or job.job_id is None or job.qpu_seconds is not None
             if settled or job.state not in ("done", "failed") or self._tired(job.tag):
                 continue
-            seconds = self.known(lambda job_id=str(job.job_id): self._client.usage(job_id))
+            seconds = self.known(partial(self._client.usage, str(job.job_id)))
             if seconds is not None:
                 self._ledger.write(replace(job, qpu_seconds=seconds))
         for session in self._ledger.sessions():
             if session.open or (session.usage is None and not self._tired(session.session_id)):
-                seconds = self.known(lambda session_id=session.session_id: self._client.session(session_id).usage)
-                if seconds is not None and seconds != session.usage:
-                    self._ledger.write_session(replace(session, usage=seconds))
+                status = self.known(partial(self._client.session, session.session_id))
+                if status is not None and status.usage not in (None, session.usage):
+                    self._ledger.write_session(replace(session, usage=status.usage))
 
     def _tired(self, name: str) -> bool:
         self._asked[name] = self._asked.get(name, 0) + 1

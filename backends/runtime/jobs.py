@@ -138,7 +138,7 @@ class Jobs:
     def _run(self, key: str, part: Part, label: Label, job: Job | None) -> Job:
         """Run a job in this process: nothing is paid, nothing is in doubt."""
         job = self._intend(key, part, label) if job is None else job
-        kind, _ = self._modes.place(label.node)
+        kind, _ = self._modes.place(label.node, 0)
         job = replace(job, state="sending", mode=kind)
         self._ledger.write(job)
         job_id = self._client.submit(part, Place(self._backend, kind, None, job.tags, None))
@@ -168,7 +168,7 @@ class Jobs:
         for pause in pauses():
             estimate = self._budget.expected(part, self._estimate(part))
             reserve = self._budget.reserve(estimate)
-            kind, session_id = self._modes.place(label.node)
+            kind, session_id = self._modes.place(label.node, reserve)
             job = replace(
                 job,
                 state="sending",

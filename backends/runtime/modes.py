@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 from backends.runtime.budget import Budget, of_session
 from backends.runtime.client import Clock, JobClient, Kind, Lost, Rejected, Unclear
@@ -54,8 +55,8 @@ class Modes:
         self._current: SessionEntry | None = None
         self.idle_seconds = 0.0
 
-    def place(self, node: int) -> tuple[Kind, str | None]:
-        """Mode and session of a node's next job; opens one if need be.
+    def place(self, node: int, reserve: int) -> tuple[Kind, str | None]:
+        """Mode and session of a node's next job, which may take `reserve` QPU seconds; opens one if need be.
 
         Raises:
             ServiceError: The mode that is asked for is refused, or the service cannot be reached.
@@ -72,14 +73,14 @@ class Modes:
         if self._current is None:
             self._take_up(node, allowed)
         if self._current is None:
-            self._open(node, allowed)
+            self._open(node, allowed, reserve)
         if self._current is None:
             return "job", None
         return ("batch" if self._current.kind == "batch" else "session"), self._current.session_id
 
     def has_ended(self, session_id: str) -> bool:
         """Whether the service takes no more jobs in a session, which is then forgotten: the next job gets another."""
-        if self._patient.ask(lambda: self._client.session(session_id)).accepting:
+        if self._patient.ask(partial(self._client.session, session_id)).accepting:
             return False
         if self._current is not None and self._current.session_id == session_id:
             self._close(self._current)
@@ -103,19 +104,19 @@ class Modes:
         """Go on in the session that an earlier process opened for this node; close the others."""
         for entry in reversed(self._left_over()):
             fits = entry.node == node and entry.kind in allowed and self._current is None
-            if fits and self._patient.ask(lambda entry=entry: self._client.session(entry.session_id)).accepting:
+            if fits and self._patient.ask(partial(self._client.session, entry.session_id)).accepting:
                 _MINE.add(entry.session_id)
                 self._current = entry
                 self._say(f"{entry.kind} {entry.session_id} is still open and taken up again.")
             else:
                 self._close(entry)
 
-    def _open(self, node: int, allowed: tuple[Kind, ...]) -> None:
+    def _open(self, node: int, allowed: tuple[Kind, ...], reserve: int) -> None:
         """Open the first of the allowed modes that the plan allows; none of them for single jobs."""
         refused: list[str] = []
         for kind in allowed:
             if kind != "job":
-                seconds = self._max_time()
+                seconds = self._max_time(kind, reserve)
                 try:
                     session_id = self._opened(kind, seconds)
                 except Rejected as rejected:
@@ -152,12 +153,22 @@ class Modes:
             f"no {kind} can be opened on {self._backend}: {why}.", "Try again later, or with --mode job."
         )
 
-    def _max_time(self) -> int:
+    def _max_time(self, kind: Kind, reserve: int) -> int:
+        """Longest life of a new session or batch.
+
+        A session is charged while it idles, a batch is not. So that several nodes' sessions together cannot pass the
+        bound, each gets half of what the open ones leave; where it ends before its work does, another is opened.
+        """
         left, wanted = self._budget.left(), self._context.access.session_seconds
-        seconds = wanted if left is None else min(wanted, math.floor(left))
-        if seconds < 1:
-            raise self._budget.passed("nothing is left for a session", 1.0)
-        return seconds
+        if left is None:
+            return wanted
+        if kind == "session":
+            others = [s for s in self._ledger.sessions() if s.open and s.kind == "session"]
+            free = left - sum(max(0.0, s.max_time - (s.usage or 0.0)) for s in others)
+            left = min(max(free / 2, reserve), free)
+        if left < reserve:
+            raise self._budget.passed(f"open sessions may take what is left: the next one needs {reserve} s", reserve)
+        return max(min(wanted, math.floor(left)), 1)
 
     def _refusal(self, kind: Kind, rejected: Rejected) -> ServiceError:
         plan = self._client.plan()

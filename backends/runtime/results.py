@@ -224,7 +224,7 @@ def join(
     requests: Sequence[Request], parts: Sequence[Part], found: Sequence[Sequence[Counts | Estimates]]
 ) -> list[tuple[FloatArray, FloatArray]]:
     """(values, standard errors) of every request, each (batch, m), from what the PUBs of all jobs gave."""
-    answers = [
+    answers: list[tuple[FloatArray, FloatArray]] = [
         (np.zeros((len(r.inputs), len(r.observables))), np.zeros((len(r.inputs), len(r.observables)))) for r in requests
     ]
     for part, pubs in zip(parts, found, strict=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from backends.runtime.errors import ServiceError
+from backends.runtime.errors import BudgetError, ServiceError
 from backends.runtime.executor import RuntimeExecutor
 from backends.runtime.labels import labelled
 from backends.runtime.ledger import MemoryLedger, SessionEntry
@@ -113,12 +114,37 @@ def test_idle_seconds_are_what_a_session_charges_beyond_its_jobs() -> None:
     assert ledger.sessions()[0].usage == 9.5
 
 
-@pytest.mark.parametrize(("session_seconds", "budget", "expected"), [(50, None, 50), (50, 30.0, 30), (20, 30.0, 20)])
-def test_a_session_lives_no_longer_than_the_budget(session_seconds: int, budget: float | None, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "session_seconds", "budget", "expected"),
+    [
+        ("session", 50, None, 50),
+        ("session", 50, 30.0, 15),
+        ("session", 10, 30.0, 10),
+        ("session", 50, 7.0, 6),  # what the job may take, at least
+        ("batch", 50, 30.0, 30),
+    ],
+)
+def test_a_session_lives_no_longer_than_the_budget(
+    kind: str, session_seconds: int, budget: float | None, expected: int
+) -> None:
     service = Service()
-    with made(service, MemoryLedger(), session_seconds=session_seconds, max_qpu_seconds=budget) as executor:
+    executor = made(service, MemoryLedger(), mode=kind, session_seconds=session_seconds, max_qpu_seconds=budget)
+    with executor:
         step(executor, 0, 0)
     assert [session["max_time"] for session in service.sessions.values()] == [expected]
+
+
+@pytest.mark.parametrize("budget", [9.0, 20.0, 100.0])
+def test_sessions_that_are_open_together_cannot_pass_the_budget(budget: float) -> None:
+    """Each may idle for all of its life."""
+    service, ledger = Service(), MemoryLedger()
+    with ExitStack() as stack:
+        for node in range(4):
+            executor = stack.enter_context(made(service, ledger, max_qpu_seconds=budget))
+            with suppress(BudgetError):
+                step(executor, node, node)
+    assert service.sessions
+    assert sum(int(str(session["max_time"])) for session in service.sessions.values()) <= budget
 
 
 def left_open(node: int) -> tuple[Service, MemoryLedger]:
