@@ -21,16 +21,12 @@ class Meter:
 
     Args:
         inner: The executor that does the work.
-
-    Attributes:
-        said: What the results said of how they were made (`metadata`), the last one's.
     """
 
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
         self.name = inner.name
         self.differentiable = inner.differentiable
-        self.said: dict[str, Any] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +67,6 @@ class Meter:
                 self.circuits += len(result.values)
                 self.shots += int(shots) * len(result.values)
             self.qpu_seconds += float(result.metadata.get("qpu_seconds") or 0.0)
-            self.said = dict(result.metadata)
         return results
 
     def expectations(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,6 @@ from eth_account import Account
 
 from backends.devices import device_name
 from backends.runtime.types import RuntimeContext
-from backends.target import Target
 from circuits.errors import QrunError, QrunWarning
 from contracts.chain import Chain, connect
 from contracts.cid import parse_cid
@@ -35,7 +33,8 @@ from runner.contribution import Member, OnDevice, steps
 from runner.device_report import DeviceRun, describe
 from runner.device_stage import on_device, run_on_device
 from runner.federation import Federation
-from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, snapshot_bytes, tell_counted
+from runner.job_record import describe_jobs, describe_sessions, keep_results, mode_of, tell_counted
+from runner.keeping import keep_models, keep_snapshot
 from runner.keys import RunKeys, load_or_create
 from runner.ledger import RunLedger
 from runner.measure import Judge
@@ -49,7 +48,6 @@ from runner.result import build_result, describe_backend
 from runner.run_folder import MAX_BYTES as MAX_RESULT
 from runner.seeds import derive
 from runner.store import RunStore, write_durably
-from runner.update import MAX_BYTES
 from runner.versions import versions
 
 if TYPE_CHECKING:
@@ -151,14 +149,14 @@ class Play:
                 target,
                 self.prepared.circuit,
                 device_name(self.prepared.device),
-                snapshot_cid=_keep_snapshot(target, opened.content),
+                snapshot_cid=keep_snapshot(target, opened.content),
                 mode=mode_of(jobs, target.name),
             ),
             jobs=jobs,
             sessions=sessions,
             device_run=None
             if stage is None
-            else describe(stage, jobs, sessions, _keep_snapshot(stage.target, opened.content)),
+            else describe(stage, jobs, sessions, keep_snapshot(stage.target, opened.content)),
             feature_map_cid=map_cid,
             rounds=rounds,
             final=final,
@@ -170,7 +168,7 @@ class Play:
             seconds=store.total(),
             phases=store.phases(),
         )
-        _keep_models(store.path, result, opened.content)
+        keep_models(store.path, result, opened.content)
         try:
             draw_convergence(result, store.path / "convergence.png")
             result["artefacts"]["convergence.png"] = _sha256(store.path / "convergence.png")
@@ -322,24 +320,3 @@ class Play:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _keep_snapshot(target: Target, content: ContentStore) -> str | None:
-    """Put the calibration that a target was built from into the store; its CID, None where it came with qrun."""
-    data = snapshot_bytes(target)
-    return None if data is None else content.put(data)
-
-
-def _keep_models(path: Path, result: Mapping[str, Any], content: ContentStore) -> None:
-    """Copy the models out of the store under names that people can read."""
-    folder = path / "models"
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    named = {"feature-map.json": result["feature_map"]["cid"], "final.json": result["final"]["cid"]}
-    for round_ in result["rounds"]:
-        for entry in round_["nodes"]:
-            if not entry["fault"]:
-                named[f"round-{round_['number']:03d}-node-{entry['id']:02d}.json"] = entry["cid"]
-    for name, cid in named.items():
-        write_durably(folder / name, content.get(cid, max_bytes=MAX_BYTES))

@@ -130,16 +130,16 @@ class Recomputation:
         prepared = prepare(config, _Quiet(), folder=folder)
         self._check_map(study)
         self._check_backend(config, prepared)
+        federation = self._federation(config, prepared, study)
         if config.runtime is not None and (self.kept is None or not self.kept.whole):
             self.findings.skipped(
                 "metrics/all", "the metrics are those of the models on the data",
-                "the results of the run's jobs are named in its result, and it has none that names them",
+                "the results of the run's jobs are named in its result, and there is none that names them",
             )  # fmt: skip
-            return
-        federation = self._federation(config, prepared, study)
-        self.notify("metrics")
-        self._check_rounds(federation)
-        self._check_final(federation, Judge.of(study, self.feature_map), prepared)
+        else:
+            self.notify("metrics")
+            self._check_rounds(federation)
+            self._check_final(federation, Judge.of(study, self.feature_map), prepared)
         self.notify("grades")
         self._check_grades(federation)
 
