@@ -127,6 +127,11 @@ def _ways(
     return [config_from(name, on_device, file), config_from(name, on_twin, file)]
 
 
+def _say(title: str, text: str) -> None:
+    """Which device was chosen, and why."""
+    typer.echo(f"{title}: {text}", err=True)
+
+
 def tell(name: str, configs: list[RunConfig], *, as_json: bool) -> None:
     """Compute and print what they take; all are on one device."""
     from backends.runtime.cost import OVERHEAD, circuit_seconds
