@@ -25,8 +25,10 @@ IGNORED = ("max_time of a session", "max_execution_time", "job tags")
 """What the local mode takes and leaves aside."""
 
 _DENSITY_MATRIX_WIRES = 10
-"""Up to here one density matrix a circuit is evolved and sampled, whatever the shots. It is what Aer picks by itself for
-many shots, in the same time: 64 circuits of 1024 shots on 4, 6, 8 qubits of fake_kyiv take 0.4, 1.8, 5.3 s (one thread).
+"""Up to here one density matrix a circuit is evolved and sampled, whatever the shots.
+
+It is what Aer picks by itself for many shots, and takes the same time: 64 circuits of 1024 shots on 4, 6, 8 qubits of
+fake_kyiv 0.4, 1.8, 5.3 s on one thread.
 """
 
 _SIMULATORS = 16
