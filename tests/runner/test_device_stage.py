@@ -14,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from backends.runtime.ledger import Job
+from circuits.errors import QrunError
 from contracts.cid import cid_of
 from contracts.store import BlockStore
 from runner import ledger as ledger_module
@@ -138,6 +139,49 @@ def test_a_run_without_jobs_says_so_and_its_models_are_those_without_a_device(tm
     assert (result["jobs"], result["sessions"], result["device_run"]) == ([], [], None)
     assert result["qpu"] == {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}}
     assert verified(tmp_path / "run").sound
+
+
+def test_the_final_table_shows_the_device_beside_its_twin(
+    on_device: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.view import show_result
+
+    folder, result = on_device
+    monkeypatch.setenv("COLUMNS", "160")
+    show_result(result, folder)
+    shown = capsys.readouterr().out
+    scored = result["device_run"]["metrics"]["holdout"]
+    for name in ("twin", "twin, same latents", "device", "device, recalibrated"):
+        assert name in shown
+    for figures in scored.values():
+        assert f"{figures['auroc']:.4f}" in shown
+    assert "fake_lima, local testing mode: 17 samples of 64 shots" in shown
+    assert f"{result['device_run']['agreement']['mean_absolute_difference']:.4f} +- " in shown
+    assert "6, mode local session; 0.0 QPU seconds" in shown
+    assert "max_execution_time" in shown  # what the local mode ignores
+
+
+def test_a_result_of_the_format_before_is_read_and_shown_and_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runner.run_folder import read_result
+    from runner.view import show_result
+
+    folder = tmp_path / "run"
+    earlier = play(folder, {**TINY, "steps_per_epoch": 1})
+    earlier = {k: v for k, v in earlier.items() if k not in ("device_run", "jobs", "sessions", "qpu")}
+    del earlier["backend"]["snapshot_cid"]
+    (folder / "result.json").write_text(json.dumps({**earlier, "format": "qrun-result/2"}))
+    found = read_result(folder)
+    assert (found["format"], found["jobs"], found["device_run"]) == ("qrun-result/2", [], None)
+    show_result(found, folder)
+    assert "hold-out" in capsys.readouterr().out
+    # The nodes stated the digest of the file that was there; of this one everything else holds.
+    assert false_ids(verified(folder, data=True)) == {"end/0/report", "end/1/report"}
+    for broken in ({"format": "qrun-result/3"}, {"metrics": None}):
+        (folder / "result.json").write_text(json.dumps({**earlier, "format": "qrun-result/2", **broken}))
+        with pytest.raises(QrunError, match="damaged"):
+            read_result(folder)
 
 
 # -- killed and resumed ------------------------------------------------------------------------------------------------
