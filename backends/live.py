@@ -190,7 +190,8 @@ def pick(
             progress(device.name, number, len(fit))
         targets.append(hardware_target(fetch(device.name, fit)))
     ranked = rank(ansatz, targets, {device.name: device.queue for device in fit}, seed=seed, progress=progress)
-    return best(ranked).name, best(ranked).reason
+    first = best(ranked)
+    return first.name, f"{first.name}: {first.reason}."
 
 
 def _queue(device: Device) -> tuple[float, str]:
