@@ -80,6 +80,9 @@ class StandIn:
 
     def start(self) -> Self:
         """Begin to serve."""
+        # Loaded first in the thread that runs a job, Aer crashes the process.
+        import qiskit_aer  # noqa: F401
+
         self._queue.start()
         self._thread.start()
         return self
