@@ -249,8 +249,9 @@ def test_stdout_has_the_json_and_nothing_else_and_tables_otherwise(qrun: Qrun) -
 def test_aer_samples_the_same_device(here: Here) -> None:
     result = here(engine="aer", shots=128)
     took = result["rounds"][0]["nodes"][0]["resources"]
-    # SPSA: values and two shifted circuits for each of 32 latents, in each of 60 steps.
-    assert took["circuits"] == 60 * 3 * 32
+    # SPSA: values and two shifted circuits for each of 32 latents, in each of 60 steps; and the samples that the model
+    # is measured with.
+    assert took["circuits"] == 60 * 3 * 32 + 512
     assert took["shots"] == 128 * took["circuits"]
     assert result["backend"]["engine"] == "aer"
     assert result["config"]["shots"] == 128
