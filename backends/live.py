@@ -190,8 +190,8 @@ def pick(
             progress(device.name, number, len(fit))
         targets.append(hardware_target(fetch(device.name, fit)))
     ranked = rank(ansatz, targets, {device.name: device.queue for device in fit}, seed=seed, progress=progress)
-    first = best(ranked)
-    return first.name, f"{first.name}: {first.reason}."
+    top = best(ranked)
+    return top.name, f"{top.name}: {top.reason}."
 
 
 def _queue(device: Device) -> tuple[float, str]:

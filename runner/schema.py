@@ -9,7 +9,12 @@ from importlib.resources import files
 from typing import Any
 
 FORMAT = "qrun-result/3"
-NEW = {"device_run": None, "jobs": [], "sessions": [], "qpu": {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}}}
+NEW: dict[str, Any] = {
+    "device_run": None,
+    "jobs": [],
+    "sessions": [],
+    "qpu": {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}},
+}
 """What a result of the format before did not have, and what that means: no job was sent."""
 READ = {FORMAT: frozenset[str](), "qrun-result/2": frozenset(NEW)}
 """Formats that are read, and the keys that they do not have."""

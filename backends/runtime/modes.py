@@ -19,6 +19,9 @@ _CHOSEN: dict[tuple[str, str], Kind] = {}
 _MINE: set[str] = set()
 """Sessions that this process opened and has not closed: another engine's are not left over."""
 
+_PAUSE = 0.5
+"""Seconds before a session is asked again to close: it may be charged until then."""
+
 _MODES: dict[str, tuple[Kind, ...]] = {
     "auto": ("session", "batch", "job"),
     "session": ("session",),
@@ -195,21 +198,34 @@ class Modes:
     def _say(self, text: str) -> None:
         self._context.tell("mode", text)
 
+    def _not_closed(self, entry: SessionEntry, error: Exception) -> None:
+        self._context.tell(
+            f"{entry.kind} not closed",
+            f"{entry.kind} {entry.session_id} could not be closed: {error}. It ends by itself, after "
+            f"{entry.max_time} s at the latest.",
+        )
+
     def _close(self, entry: SessionEntry) -> None:
         """Close a session and write down what it was charged."""
         if self._current is not None and self._current.session_id == entry.session_id:
             self._current = None
         _MINE.discard(entry.session_id)
-        usage = entry.usage
-        try:
-            self._client.close_session(entry.session_id)
-            usage = self._client.session(entry.session_id).usage
-        except (Lost, QrunError) as error:
-            self._context.tell(
-                f"{entry.kind} not closed",
-                f"{entry.kind} {entry.session_id} could not be closed: {error}. It ends by itself, after "
-                f"{entry.max_time} s at the latest.",
-            )
-        self._ledger.write_session(replace(entry, open=False, usage=usage))
+        usage, closed = entry.usage, False
+        for last, pause in zip((False, False, True), pauses(_PAUSE), strict=False):
+            try:
+                self._client.close_session(entry.session_id)
+                closed = True
+                usage = self._client.session(entry.session_id).usage
+                break
+            except Lost as error:
+                if last and not closed:
+                    self._not_closed(entry, error)
+                elif not last:
+                    self._clock.sleep(pause)
+            except QrunError as error:
+                self._not_closed(entry, error)
+                break
+        # One that could not be closed stands as open: the next engine that closes, or a resumed run, tries again.
+        self._ledger.write_session(replace(entry, open=not closed, usage=usage))
         if usage is not None:
             self.idle_seconds += max(0.0, usage - of_session(self._ledger, [entry.session_id]))

@@ -77,7 +77,7 @@ def until_done(service: Service, ledger: MemoryLedger, faults: object, **access:
         try:
             return play(service, ledger, script, resubmit=resubmit, **access)
         except Kill:
-            pass
+            resubmit = False  # what was sent just now may not be shown yet: look first
         except UnclearError:
             # Late jobs are shown by now: what is still not there never arrived.
             unclear += 1

@@ -214,6 +214,20 @@ def test_trouble_on_closing_is_told() -> None:
         step(executor, 0, 0)
         executor._modes._client = Client(service, ["lost"] * 9)
     assert [text for text in told if text.startswith("session not closed")]
+    assert ledger.sessions()[0].open
+    with made(service, ledger):
+        pass
+    assert not ledger.sessions()[0].open
+    assert not service.sessions["session-0"]["accepting"]
+
+
+def test_closing_is_tried_again_where_the_answer_is_lost() -> None:
+    service, ledger, told = Service(), MemoryLedger(), []
+    executor = made(service, ledger, told)
+    with executor:
+        step(executor, 0, 0)
+        executor._modes._client = Client(service, ["lost"])
+    assert not [text for text in told if text.startswith("session not closed")]
     assert not ledger.sessions()[0].open
 
 
