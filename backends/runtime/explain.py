@@ -87,6 +87,21 @@ def explain(error: BaseException, what: str, *, secrets: tuple[str, ...] = ()) -
     return ServiceError(f"{what}: {reason}.", hint)
 
 
+def of_the_service(text: str) -> str:
+    """What the service itself says where a text holds an answer of it in JSON, else the text.
+
+    The client puts HTTP status, URL and the whole body into its exceptions: `400 Client Error: Bad Request for url: ...
+    {"errors": [{"code": 1352, "message": "...", "solution": "...", ...}]}`.
+    """
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+        errors = found["errors"]
+        said = [f"{entry['message'].strip().removesuffix('.')} (code {entry['code']})" for entry in errors]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return text
+    return "; ".join(said) or text
+
+
 def one_line(text: str) -> str:
     """What somebody else wrote, in one line of printable characters, cut where it is long."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split()).strip("'\"")
@@ -94,7 +109,7 @@ def one_line(text: str) -> str:
 
 
 def _said(error: BaseException, secrets: tuple[str, ...]) -> str:
-    return one_line(redact(str(error) or type(error).__name__, secrets)).removesuffix(".")
+    return one_line(of_the_service(redact(str(error) or type(error).__name__, secrets))).removesuffix(".")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

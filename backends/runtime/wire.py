@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from backends.runtime.client import Rejected, Unclear
-from backends.runtime.explain import explain, one_line, redact
+from backends.runtime.explain import explain, of_the_service, one_line, redact
 
 _NOT_SENT = ("NewConnectionError", "ConnectTimeoutError", "ConnectTimeout")
 """Failures that come before anything is on the wire; unknown names and refused connections are among the first."""
@@ -43,7 +43,7 @@ def status_of(error: BaseException) -> int | None:
 
 def said(error: BaseException) -> str:
     """What the service said, in one line without a token."""
-    return one_line(redact(str(error) or type(error).__name__))
+    return one_line(of_the_service(redact(str(error) or type(error).__name__)))
 
 
 def of_the_wire(error: BaseException) -> bool:

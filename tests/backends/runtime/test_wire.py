@@ -87,3 +87,12 @@ def test_a_token_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QISKIT_IBM_TOKEN", "very-secret-token")
     assert "very-secret" not in said(ValueError("Authorization: very-secret-token\nand\x1b[31m more"))
     assert said(ValueError("a\nb")) == "a b"
+
+
+def test_of_an_answer_in_json_its_message_is_said() -> None:
+    body = '{"errors": [{"code": 1352, "message": "No session on the open plan.", "solution": "Take a batch."}]}'
+    error = RequestsApiError(f"400 Client Error: Bad Request for url: https://a.example/sessions. {body}", 400)
+    assert said(error) == "No session on the open plan (code 1352)"
+    for text in ("no {json}", '{"errors": 3}', '{"errors": []}', '{"errors": [{"code": 1}]}', '{"errors": [7]}'):
+        assert said(ValueError(text)) == text
+    assert len(said(ValueError('{"errors":' + "[" * 100_000))) == 300
