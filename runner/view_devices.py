@@ -63,7 +63,8 @@ def show_ranking(what: str, ranked: Sequence[Ranked]) -> None:
     queues = any(device.queue is not None for device in ranked)
     columns = ["device", "est. fidelity", "2q gates", "depth", "a shot", *(["queue"] if queues else []), "calibrated"]
     table = table_of(f"Devices for {what}", [*columns, "why"], numeric=range(1, len(columns) - 1))
-    for device in ranked:
+    fit = [device for device in ranked if device.fidelity is not None]
+    for device in fit:
         figures = [
             "-" if device.fidelity is None else f"{device.fidelity:.4f}",
             "-" if device.two_qubit_gates is None else str(device.two_qubit_gates),
@@ -73,8 +74,11 @@ def show_ranking(what: str, ranked: Sequence[Ranked]) -> None:
             (device.calibration_date or "-")[:10],
         ]
         table.add_row(*(Text(cell) for cell in [device.name, *figures, device.reason]))
-    first = ranked[0]
-    emit(table, Text(f"{first.name}: {first.reason}" if first.fidelity is not None else "No device can run it."))
+    parts: list[RenderableType] = [table] if fit else []
+    if len(fit) < len(ranked):
+        parts.append(Text("\n".join(f"{d.name} is left out: {d.reason}" for d in ranked if d.fidelity is None) + "\n"))
+    parts.append(Text(f"{fit[0].name}: {fit[0].reason}" if fit else "No device can run it."))
+    emit(*parts)
 
 
 def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_seconds: float) -> None:
@@ -92,7 +96,8 @@ def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_s
             ["part", "jobs", "circuits", f"shots, {found.shots} each", "QPU time"],
             numeric=range(1, 5),
         )
-        for stage in (*found.stages, found.total):
+        # What the other way of running has, and this one has not, would only raise questions.
+        for stage in (*(stage for stage in found.stages if stage.jobs), found.total):
             counts = [f"{number:,}" for number in (stage.jobs, stage.circuits, stage.shots)]
             cells = [NAMES.get(stage.name, stage.name), *counts, duration(stage.qpu_seconds)]
             table.add_row(*(Text(cell) for cell in cells))

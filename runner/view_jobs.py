@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from runner.tables import emit, show_table, stdout
+from runner.tables import emit, show_table, stdout, table_of
+
+_STEPPED = ("train", "fine-tune")
+"""What takes many jobs one after another for the same node and round."""
 
 
 def seconds(value: float | None) -> str:
@@ -20,15 +24,40 @@ def show_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
     if not jobs:
         Console(stderr=True).print("no jobs yet: runs with --engine runtime or --run-on NAME send them")
         return
-    wide = stdout().width >= 120
-    rows = []
+    wide = stdout().width >= 160
+    heads = ["job", "state", "run", "for", "backend", "mode", "QPU s"]
+    table = table_of("Jobs", [*heads, "circuits", "shots", "created"] if wide else heads, numeric=[6, 7, 8])
+    for column in (2, 4):  # where there is room: names are whole, and what a job is for takes a second line
+        table.columns[column].no_wrap = stdout().width >= 110
     for job in jobs:
         name = job["job_id"] or job["tag"]
-        row = [name, job["state"], job["run"], job["key"], job["backend"], "local" if job["local"] else job["mode"]]
-        row.append(seconds(0.0 if job["local"] else job["qpu_seconds"]))
-        rows.append([*row, str(job["circuits"]), str(job["shots"]), job["created"]] if wide else row)
-    heads = ["job", "state", "run", "for", "backend", "mode", "QPU s"]
-    show_table("Jobs", [*heads, "circuits", "shots", "created"] if wide else heads, rows)
+        # Of a local job's long id the beginning, which is as good as all of it.
+        name = name[:13] if job["local"] else name
+        mode = "local" if job["local"] else job["mode"]
+        taken = seconds(0.0 if job["local"] else job["qpu_seconds"])
+        row = [name, job["state"], job["run"], purpose(job["key"]), job["backend"], mode, taken]
+        table.add_row(*map(Text, [*row, str(job["circuits"]), str(job["shots"]), job["created"]] if wide else row))
+    emit(table)
+
+
+def purpose(key: str) -> str:
+    """What a job is for, in words: `fine-tune, round 5, node 0, step 2`; its key where that is none of ours.
+
+    Args:
+        key: `backends.runtime.labels.Label.key`, and the part of the call that the job is.
+    """
+    what, *numbers = key.split("/")
+    if len(numbers) not in (4, 5) or not all(number.lstrip("-").isdecimal() for number in numbers):
+        return key
+    round_, _, node, step, part = (int(number) for number in [*numbers, "0"][:5])
+    words = [
+        "device run" if what == "device" else what,
+        f"round {round_}" if round_ else "",
+        f"node {node}" if node >= 0 else "",
+        f"step {step + 1}" if what in _STEPPED else "",
+        f"part {part + 1}" if part else "",
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def show_job(job: Mapping[str, Any]) -> None:
@@ -52,7 +81,9 @@ def describe(account: Mapping[str, Any]) -> str:
     states = ", ".join(f"{count} {state}" for state, count in account["states"].items() if count)
     if account["local"] == sum(account["states"].values()):
         return f"{states}; in the Runtime's local testing mode, which takes no QPU time"
-    return f"{states}; {account['qpu_seconds']:.1f} QPU seconds"
+    # What is on its way counts at its bound until the service has told what it took.
+    most = "at most " if account["states"]["sending"] or account["states"]["sent"] else ""
+    return f"{states}; {most}{account['qpu_seconds']:.1f} QPU seconds"
 
 
 def show_cancelled(told: Mapping[str, Sequence[str]]) -> None:

@@ -22,23 +22,23 @@ def list_(
     from backends.catalog import list_targets
 
     targets = list_targets()
+    found = []
     if live:
         from backends.live import devices
 
         found = devices()
-        if as_json:
-            real = [{**vars(device), "kind": "hardware"} for device in found]
-            print_json([*real, *(t.to_dict() for t in targets)])
-            return
+    if as_json:
+        real = [{**vars(device), "kind": "hardware"} for device in found]
+        print_json([*real, *(t.to_dict() for t in targets)])
+        return
+    from runner.view import show_targets
+
+    show_targets(targets)
+    if live:
+        # Last, so that they are in sight where the packaged ones fill the screen.
         from runner.view_devices import show_devices
 
         show_devices(found)
-    if as_json:
-        print_json([t.to_dict() for t in targets])
-    else:
-        from runner.view import show_targets
-
-        show_targets(targets)
 
 
 @guarded
