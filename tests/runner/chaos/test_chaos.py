@@ -43,9 +43,9 @@ def test_a_disturbed_run_ends_as_the_undisturbed_one(
             game = Game(folder, KINDS[kind], service)
             # Every fourth run has a budget at first that is not enough for it.
             game.to_the_end(seed, budget=charged / 2 if seed % 4 == 0 else None, enough=3 * charged)
-            assert what_repeats(game.result()) == expected, game.attempts
-            assert game.sent_twice() == []
+            assert game.sent_twice() == [], game.attempts
             assert len(service.accepted()) == jobs
+            assert what_repeats(game.result()) == expected, game.attempts
             assert service.spent() == pytest.approx(charged)
             # One whose opening was not answered has no job, and ends by itself.
             assert "active" not in service.sessions().values()
