@@ -62,7 +62,7 @@ def purpose(key: str) -> str:
 
 def show_job(job: Mapping[str, Any]) -> None:
     """One job, a line a figure, and how it stands at the service."""
-    rows = [[name.replace("_", " "), "-" if value is None else str(value)] for name, value in job.items()]
+    rows = [[name.replace("_", " "), _cell(value)] for name, value in job.items()]
     rows = [row for row in rows if row[0] != "service"]
     there = job["service"]
     if job["local"]:
@@ -74,6 +74,12 @@ def show_job(job: Mapping[str, Any]) -> None:
     else:
         said = " ".join([there["state"], there["reason"]]).strip()
     show_table("Job", ["what", "value"], [*rows, ["at the service", said]])
+
+
+def _cell(value: object) -> str:
+    if value in (None, ""):
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def describe(account: Mapping[str, Any]) -> str:
