@@ -36,6 +36,7 @@ class Purpose:
     round: int
     base: int
     node: int
+    step: int
 
 
 def purpose_of(key: str) -> Purpose | None:
@@ -43,7 +44,7 @@ def purpose_of(key: str) -> Purpose | None:
     found = _KEY.fullmatch(key)
     if found is None:
         return None
-    return Purpose(found[1], int(found[2]), int(found[3]), int(found[4]))
+    return Purpose(found[1], *(int(found[i]) for i in range(2, 6)))
 
 
 def describe_jobs(jobs: Iterable[Job]) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def tell_counted(jobs: Iterable[dict[str, Any]], counted: Callable[[int, int, in
 
 
 def _describe(job: Job) -> dict[str, Any]:
-    of = purpose_of(job.key) or Purpose("call", 0, 0, -1)
+    of = purpose_of(job.key) or Purpose("call", 0, 0, -1, 0)
     return {
         "tag": job.tag,
         "job_id": job.job_id,

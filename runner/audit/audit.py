@@ -15,6 +15,7 @@ from runner.audit.task_state import TaskState
 
 if TYPE_CHECKING:
     from runner.audit.jobs import KeptJobs
+    from runner.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _check_content(
         figures.check_result(
             findings, result, evidence=evidence, history=history, state=state, config=config, models=models, final=final
         )  # fmt: skip
-    kept = _check_jobs(findings, evidence, state, result)
+    kept = _check_jobs(findings, evidence, state, result, config)
     if evidence.folder is not None:
         if result is not None:
             files.check_copies(findings, evidence.folder, result)
@@ -193,15 +194,22 @@ def _check_content(
 
 
 def _check_jobs(
-    findings: Findings, evidence: Evidence, state: TaskState, result: Mapping[str, Any] | None
+    findings: Findings,
+    evidence: Evidence,
+    state: TaskState,
+    result: Mapping[str, Any] | None,
+    config: RunConfig | None,
 ) -> KeptJobs | None:
     """The jobs on devices that the result lists; None without a result."""
     if result is None:
         return None
+    from runner.audit.devices import check_devices
     from runner.audit.jobs import KeptJobs
 
     kept = KeptJobs(findings, result, evidence.store)
     kept.check(state, result)
+    if config is not None:
+        check_devices(findings, config, state, result, kept)
     return kept
 
 

@@ -42,6 +42,7 @@ class KeptJobs:
     Attributes:
         jobs: As the result has them.
         sessions: The same.
+        asked: Digest of a request -> parameter sets, of what a replay has asked for.
     """
 
     def __init__(self, findings: Findings, result: Mapping[str, Any], store: Reader) -> None:
@@ -49,7 +50,7 @@ class KeptJobs:
         self.store = store
         self.jobs = _sound(result.get("jobs", []), _is_job)
         self.sessions = _sound(result.get("sessions", []), _is_session)
-        self._sound: dict[str, str] = {}
+        self.asked: dict[str, int] = {}
         self.whole = self.jobs is not None and self.sessions is not None
 
     def check(self, state: TaskState, result: Mapping[str, Any]) -> None:
@@ -179,13 +180,14 @@ class KeptJobs:
         for name, value in figures.items():
             findings.test(close(told.get(name), value), f"jobs/device/{name}", f"device: {name} is that of its jobs",
                           f"it says {str(told.get(name))[:60]}; it is {value}")  # fmt: skip
-        self._check_samples(told, nodes)
+        self._check_samples(told, nodes, result)
 
-    def _check_samples(self, told: Mapping[str, Any], nodes: list[dict[str, Any]]) -> None:
+    def _check_samples(self, told: Mapping[str, Any], nodes: list[dict[str, Any]], result: Mapping[str, Any]) -> None:
         """That the published samples are there, and give the agreement of device and twin that is told."""
         findings, cid = self.findings, str(told.get("samples_cid"))
         claim = "the samples of device and twin are in the store, and are as many as is told"
-        samples = read_samples(self.store, cid)
+        final = result.get("final")
+        samples = read_samples(self.store, cid, model=str(final.get("cid")) if isinstance(final, dict) else "")
         if isinstance(samples, str):
             findings.false("jobs/device/samples_file", claim, samples, cid)
             return
@@ -202,28 +204,43 @@ class KeptJobs:
         )  # fmt: skip
 
 
-def read_samples(store: Reader, cid: str) -> dict[int, dict[str, FloatArray]] | str:
-    """The published samples by node, (count, features) each, or what is wrong with them."""
+class _Wrong(Exception):
+    """What is wrong with published samples."""
+
+
+def read_samples(store: Reader, cid: str, *, model: str) -> dict[int, dict[str, FloatArray]] | str:
+    """The published samples of a model by node, (count, features) each, or what is wrong with them."""
     try:
-        body = load_json(store.get(cid, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES, what="samples")
-        if body["format"] != SAMPLES:
-            return f"they are not of format {SAMPLES}"
-        out: dict[int, dict[str, FloatArray]] = {}
-        width = None
-        for entry in body["nodes"]:
-            arrays = {k: np.array(entry[k], dtype=np.float64) for k in ("device", "standard_errors", "twin")}
-            shapes = {a.shape for a in arrays.values()}
-            shape = next(iter(shapes))
-            if len(shapes) != 1 or len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):
-                return "they are not as many of each"
-            if not all(np.isfinite(a).all() for a in arrays.values()) or not isinstance(entry["id"], int):
-                return "they are not numbers"
-            width, out[entry["id"]] = shape[1], arrays
+        return _samples(load_json(store.get(cid, max_bytes=MAX_BYTES), max_bytes=MAX_BYTES, what="samples"), model)
+    except _Wrong as error:
+        return str(error)
     except (ContentError, QrunError) as error:
         return error.message
     except (KeyError, TypeError, ValueError, OverflowError):
         return "they are damaged"
-    return out or "there are none"
+
+
+def _samples(body: Any, model: str) -> dict[int, dict[str, FloatArray]]:
+    if body["format"] != SAMPLES:
+        raise _Wrong(f"they are not of format {SAMPLES}")
+    if body["model"] != model:
+        raise _Wrong("they are of another model")
+    out: dict[int, dict[str, FloatArray]] = {}
+    for entry in body["nodes"]:
+        arrays = {k: np.array(entry[k], dtype=np.float64) for k in ("device", "standard_errors", "twin")}
+        shapes = {a.shape for a in arrays.values()}
+        shape = next(iter(shapes))
+        widths = {shape[1:], *(known["twin"].shape[1:] for known in out.values())}
+        if len(shapes) != 1 or len(shape) != 2 or 0 in shape or len(widths) != 1:
+            raise _Wrong("they are not as many of each")
+        if not all(np.isfinite(a).all() for a in arrays.values()) or not isinstance(entry["id"], int):
+            raise _Wrong("they are not numbers")
+        if entry["id"] in out:
+            raise _Wrong(f"node {entry['id']} is in them twice")
+        out[entry["id"]] = arrays
+    if not out:
+        raise _Wrong("there are none")
+    return out
 
 
 def close(told: Any, made: Any, within: float = FIGURES) -> bool:

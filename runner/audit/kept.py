@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends.protocol import Request, Result
+from backends.runtime.pubs import Part
 from backends.runtime.replay import ReplayExecutor
 from backends.runtime.types import RuntimeOptions
 from backends.target import Target
@@ -32,7 +33,21 @@ TOLERANCE = 2e-3
 
 
 class Kept(ReplayExecutor):
-    """The replay as the device stage asks for it: sent, then collected."""
+    """The replay as the device stage asks for it: sent, then collected. What it asks for is noted.
+
+    Args:
+        target: As the run's.
+        options: As the run's.
+        kept: The results that answer; None for none.
+    """
+
+    def __init__(self, target: Target, options: RuntimeOptions, kept: KeptJobs | None) -> None:
+        super().__init__(target, options, (lambda _: None) if kept is None else kept.bytes_of)
+        self._asked = {} if kept is None else kept.asked
+
+    def _find(self, part: Part) -> list[tuple[Part, bytes]]:
+        self._asked[part.digest] = part.rows
+        return super()._find(part)
 
     def send(self, requests: Sequence[Request], *, seed: int | None = None) -> tuple[list[Request], int | None]:
         """Remember what is asked."""
@@ -43,23 +58,19 @@ class Kept(ReplayExecutor):
         return self.run(handle[0], seed=handle[1])
 
 
-def _executor(target: Target, options: RuntimeOptions, kept: KeptJobs | None) -> Kept:
-    return Kept(target, options, (lambda _: None) if kept is None else kept.bytes_of)
-
-
 def replayed_model(config: RunConfig, prepared: Prepared, kept: KeptJobs | None) -> QGAN:
     """The run's model; of the engine runtime on the results that were kept, else on the engine itself."""
     if config.engine != "runtime" or config.runtime is None:
         return model_for(config, prepared.target, prepared.circuit, prepared.device)
     options = config.runtime.options(config.shots or 0)
-    return QGAN(config.model, _executor(prepared.target, options, kept), prepared.circuit)
+    return QGAN(config.model, Kept(prepared.target, options, kept), prepared.circuit)
 
 
 def replayed_on_device(config: RunConfig, prepared: Prepared, model: QGAN, kept: KeptJobs | None) -> OnDevice | None:
     """A node's model on the device that trained models went to, on the results that were kept."""
     if config.runtime is None or prepared.run_on is None or prepared.run_on_circuit is None:
         return None
-    there = _executor(prepared.run_on, config.runtime.options(config.runtime.shots), kept)
+    there = Kept(prepared.run_on, config.runtime.options(config.runtime.shots), kept)
     return on_device(model, prepared.run_on_circuit, there, config.runtime.fine_tune)
 
 
@@ -123,7 +134,7 @@ def check_device(findings: Findings, result: Mapping[str, Any], store: Any, agai
     except QrunError as error:
         findings.false("metrics/device/samples", claim, error.message)
         return
-    samples = read_samples(store, str(told.get("samples_cid")))
+    samples = read_samples(store, str(told.get("samples_cid")), model=str(_mapping(result.get("final")).get("cid")))
     wrong = samples if isinstance(samples, str) else _apart(samples, stage)
     findings.test(not wrong, "metrics/device/samples", claim, wrong, str(told.get("samples_cid")))
     bounds = {"metrics": TOLERANCE}

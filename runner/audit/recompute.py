@@ -23,6 +23,7 @@ from experiments.features.secure_sum import plain_sum
 from experiments.metrics import Metrics
 from runner.audit.audit import WithData
 from runner.audit.checks import Findings
+from runner.audit.devices import check_asked
 from runner.audit.jobs import KeptJobs
 from runner.audit.kept import TOLERANCE, check_device, replayed_model, replayed_on_device, with_devices
 from runner.audit.models import Audited
@@ -140,6 +141,8 @@ class Recomputation:
             self.notify("metrics")
             self._check_rounds(federation)
             self._check_final(federation, Judge.of(study, self.feature_map), prepared)
+            if self.kept is not None:
+                check_asked(self.findings, self.kept.jobs or [], self.kept.asked, self._replayed())
         self.notify("grades")
         self._check_grades(federation)
 
@@ -268,6 +271,20 @@ class Recomputation:
                     f"metrics/{number}/aggregate", f"round {number}: the aggregate's metrics are those on all "
                     "validation records", aggregate, partial(federation.metrics_of, number),
                 )  # fmt: skip
+
+    def _replayed(self) -> Iterator[tuple[str, int, int, int]]:
+        """(purpose, round, base, node) of the work that was asked for again, where all of it was."""
+        state, only = self.models.view.state, self.data.node
+        for number, round_ in sorted(state.rounds.items()):
+            for i in round_.submissions:
+                if self.models.published(number)[i].update is not None and only in (None, i):
+                    yield "measure", number, round_.base, i
+            if only is None and self.result is not None and round_.settled is not None:
+                yield "aggregate", number, round_.base, -1
+        run_on = self.config.runtime is not None and self.config.runtime.run_on is not None
+        if run_on and only is None and self.result is not None and state.ended is False:
+            for i in state.registered:
+                yield "device", state.base, 0, i
 
     def _check_final(self, federation: Again, judge: Judge, prepared: Prepared) -> None:
         """The final aggregate and every node's last model, on records that no node has."""

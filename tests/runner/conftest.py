@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.runner.device_runs import on_device, on_runtime
+
+__all__ = ["on_device", "on_runtime"]
+
 SMALL = ["--qubits", "3", "--reps", "1", "--rounds", "2", "--nodes", "3", "--backend", "fake_manila"]
 """Options of a run that is whole, but small."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,65 +13,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from backends.runtime.ledger import Job
 from circuits.errors import QrunError
-from contracts.cid import cid_of
-from contracts.store import BlockStore
 from runner import ledger as ledger_module
-from runner.audit.audit import Audit, WithData, audit
-from runner.audit.sources import gather
 from runner.schema import schema
-
-TINY: dict[str, Any] = {
-    "backend": "fake_manila",
-    "nodes": 2,
-    "rounds": 1,
-    "qubits": 3,
-    "reps": 1,
-    "steps_per_epoch": 3,
-    "batch": 8,
-    "test": False,
-}
-ON_DEVICE: dict[str, Any] = {**TINY, "runtime": {"run_on": "fake_lima", "shots": 64, "samples": 17, "fine_tune": 2}}
-ON_RUNTIME: dict[str, Any] = {**TINY, "engine": "runtime", "shots": 32, "model": {"samples": 16}}
+from tests.runner.device_runs import ON_DEVICE, ON_RUNTIME, TINY, Played, false_ids, play, resume, verified
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def play(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    import qrun
-
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("QRUN_HOME", str(folder.parent / "home"))
-        return dict(qrun.run("nsl-kdd", out=folder, **options))
-
-
-def resume(folder: Path, run: str) -> dict[str, Any]:
-    from runner.run import resume as go_on
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QRUN_HOME", str(folder.parent / "home"))
-        return go_on(run)
-
-
-@pytest.fixture(scope="module")
-def on_device(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("device") / "run"
-    return folder, play(folder, ON_DEVICE)
-
-
-@pytest.fixture(scope="module")
-def on_runtime(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("runtime") / "run"
-    return folder, play(folder, ON_RUNTIME)
-
-
-def verified(folder: Path, *, data: bool = False) -> Audit:
-    with gather(str(folder)) as evidence:
-        return audit(evidence, data=WithData() if data else None)
-
-
-def false_ids(found: Audit) -> set[str]:
-    return {check.id for check in found.findings.of("false")}
 
 
 def purposes(result: dict[str, Any]) -> list[tuple[str, int, int, int]]:
@@ -92,7 +36,7 @@ def what_repeats(result: dict[str, Any]) -> Any:
 # -- what a result says ------------------------------------------------------------------------------------------------
 
 
-def test_the_final_model_is_scored_beside_its_twin(on_device: tuple[Path, dict[str, Any]]) -> None:
+def test_the_final_model_is_scored_beside_its_twin(on_device: Played) -> None:
     folder, result = on_device
     assert not list(Draft202012Validator(schema()).iter_errors(result))
     run = result["device_run"]
@@ -119,7 +63,7 @@ def test_the_final_model_is_scored_beside_its_twin(on_device: tuple[Path, dict[s
     assert shown == result
 
 
-def test_every_piece_of_work_on_the_engine_is_labelled(on_runtime: tuple[Path, dict[str, Any]]) -> None:
+def test_every_piece_of_work_on_the_engine_is_labelled(on_runtime: Played) -> None:
     _, result = on_runtime
     assert not list(Draft202012Validator(schema()).iter_errors(result))
     nodes = [[("train", 1, 0, i)] * 3 + [("measure", 1, 0, i)] for i in (0, 1)]
@@ -142,7 +86,7 @@ def test_a_run_without_jobs_says_so_and_its_models_are_those_without_a_device(tm
 
 
 def test_the_final_table_shows_the_device_beside_its_twin(
-    on_device: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    on_device: Played, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from runner.view import show_result
 
@@ -209,7 +153,7 @@ def dies(patch: pytest.MonkeyPatch, purpose: str, nth: int) -> None:
 
 @pytest.mark.parametrize(("purpose", "nth"), [("fine-tune", 1), ("fine-tune", 4), ("device", 1), ("device", 2)])
 def test_killed_on_the_device_it_goes_on_to_the_same_end(
-    on_device: tuple[Path, dict[str, Any]], tmp_path: Path, purpose: str, nth: int
+    on_device: Played, tmp_path: Path, purpose: str, nth: int
 ) -> None:
     whole = on_device[1]
     folder = tmp_path / "run"
@@ -228,7 +172,7 @@ def test_killed_on_the_device_it_goes_on_to_the_same_end(
 
 @pytest.mark.parametrize(("purpose", "nth"), [("train", 5), ("measure", 1), ("aggregate", 1)])
 def test_killed_on_the_engine_it_goes_on_to_the_same_end(
-    on_runtime: tuple[Path, dict[str, Any]], tmp_path: Path, purpose: str, nth: int
+    on_runtime: Played, tmp_path: Path, purpose: str, nth: int
 ) -> None:
     whole = on_runtime[1]
     with pytest.MonkeyPatch.context() as patch:
@@ -238,138 +182,3 @@ def test_killed_on_the_engine_it_goes_on_to_the_same_end(
     result = resume(tmp_path / "run", whole["run"])
     assert what_repeats(result) == what_repeats(whole)
     assert [n["resources"]["circuits"] for n in result["rounds"][0]["nodes"]] == [88, 88]
-
-
-# -- verified ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("which", ["on_device", "on_runtime"])
-def test_the_figures_follow_from_the_kept_results(which: str, request: pytest.FixtureRequest) -> None:
-    folder, result = request.getfixturevalue(which)
-    with pytest.MonkeyPatch.context() as patch:
-        # Nothing is run again, not even locally.
-        patch.setattr("backends.runtime.local.LocalClient.submit", lambda *_: pytest.fail("a job was sent"))
-        found = verified(folder, data=True)
-    assert found.findings.of("false") == []
-    assert found.sound
-    assert not found.findings.of("not checked")
-    held = {check.id for check in found.findings.of("holds")}
-    assert {f"jobs/{job['tag']}/result" for job in result["jobs"]} <= held
-    assert {"jobs/1/0/seconds", "jobs/1/1/seconds", "jobs/qpu", "metrics/final/holdout"} <= held
-    if which == "on_device":
-        assert {"metrics/device/metrics", "metrics/device/samples", "jobs/device/agreement"} <= held
-
-
-def block_of(folder: Path, cid: str) -> Path:
-    return next((folder / "blocks").rglob(f"{cid}*"))
-
-
-@pytest.mark.parametrize(
-    ("which", "purpose", "ids"),
-    [("on_device", "device", {"metrics/device/samples"}), ("on_runtime", "measure", {"metrics/1/0"})],
-)
-def test_damage_to_a_kept_result_is_found_and_named(
-    which: str, purpose: str, ids: set[str], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    folder, result = request.getfixturevalue(which)
-    here = Path(shutil.copytree(folder, tmp_path / "run"))
-    job = next(j for j in result["jobs"] if j["purpose"] == purpose)
-    block = block_of(here, job["cid"])
-    raw = bytearray(block.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    block.write_bytes(bytes(raw))
-    assert f"jobs/{job['tag']}/result" in false_ids(verified(here))
-    assert ids <= false_ids(verified(here, data=True))
-    block.unlink()
-    assert f"jobs/{job['tag']}/result" in false_ids(verified(here))
-
-
-def test_another_result_under_a_jobs_name_is_found(on_runtime: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Whole, well formed, and of another job: the digest of the request is what tells."""
-    here = Path(shutil.copytree(on_runtime[0], tmp_path / "run"))
-    result = json.loads((here / "result.json").read_bytes())
-    one, other = (j for j in result["jobs"] if j["purpose"] == "measure")
-    one["cid"], one["result"] = other["cid"], other["result"]
-    (here / "result.json").write_text(json.dumps(result))
-    assert {"metrics/1/0"} <= false_ids(verified(here, data=True))
-    one["result"] = "0" * 64
-    (here / "result.json").write_text(json.dumps(result))
-    assert f"jobs/{one['tag']}/result" in false_ids(verified(here))
-
-
-EDITS: list[tuple[tuple[Any, ...], Any, str]] = [
-    (("jobs", 0, "qpu_seconds"), 5.0, "jobs/1/0/seconds"),
-    (("jobs", 0, "counted"), 5.0, "jobs/1/0/seconds"),
-    (("jobs", 0, "counted"), None, "jobs/1/0/seconds"),
-    (("jobs", 0, "qpu_seconds"), "a lot", "jobs/form"),
-    (("jobs", 0, "node"), 1, "jobs/{tag}/key"),
-    (("jobs", 4, "node"), 1, "jobs/device/0/jobs"),
-    (("jobs", 0, "extra"), 1, "jobs/form"),
-    (("sessions",), [{}], "jobs/form"),
-    (("qpu", "total"), 1.0, "jobs/qpu"),
-    (("device_run", "qpu_seconds"), 1.0, "jobs/device/qpu_seconds"),
-    (("device_run", "nodes", 0, "qpu_seconds"), 1.0, "jobs/device/0/seconds"),
-    (("device_run", "nodes", 1, "jobs"), ["qrun-other"], "jobs/device/1/jobs"),
-    (("device_run", "nodes", 1, "samples"), 9, "jobs/device/samples_file"),
-    (("device_run", "nodes"), [{}], "jobs/device/form"),
-    (("device_run", "agreement", "mean_absolute_difference"), 0.0, "jobs/device/agreement"),
-    (("device_run", "mode"), "job", "jobs/device/mode"),
-    (("device_run", "samples_cid"), str(cid_of(b"none")), "jobs/device/samples_file"),
-    (("device_run", "snapshot_cid"), str(cid_of(b"none")), "jobs/device_run/calibration"),
-]
-
-
-@pytest.mark.parametrize(("place", "value", "id_"), EDITS)
-def test_an_edited_figure_of_the_device_is_named(
-    on_device: tuple[Path, dict[str, Any]], tmp_path: Path, place: tuple[Any, ...], value: Any, id_: str
-) -> None:
-    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((here / "result.json").read_bytes())
-    if place[:1] == ("jobs",) and place[-1] == "qpu_seconds" and isinstance(value, float):
-        result["jobs"][0] |= {"local": False, "estimate": 2.0}
-    spot: Any = result
-    for key in place[:-1]:
-        spot = spot[key]
-    spot[place[-1]] = value
-    (here / "result.json").write_text(json.dumps(result))
-    assert id_.format(tag=result["jobs"][0]["tag"]) in false_ids(verified(here))
-
-
-def test_metrics_that_the_device_did_not_give_are_found_with_the_data(
-    on_device: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((here / "result.json").read_bytes())
-    result["device_run"]["metrics"]["holdout"]["device"]["auroc"] += 0.01
-    result["device_run"]["depth"] += 1
-    (here / "result.json").write_text(json.dumps(result))
-    assert {"metrics/device/metrics", "metrics/device/depth"} <= false_ids(verified(here, data=True))
-    # Samples that fit what is told, and are not those of the kept results.
-    store = BlockStore(here / "blocks")
-    samples = json.loads(store.get(result["device_run"]["samples_cid"], max_bytes=1 << 20))
-    samples["nodes"][0]["device"][0][0] += 0.01
-    result["device_run"]["samples_cid"] = store.put(json.dumps(samples).encode())
-    (here / "result.json").write_text(json.dumps(result))
-    assert "metrics/device/samples" in false_ids(verified(here, data=True))
-
-
-def test_hostile_samples_give_no_traceback(on_device: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    here = Path(shutil.copytree(on_device[0], tmp_path / "run"))
-    result = json.loads((here / "result.json").read_bytes())
-    store = BlockStore(here / "blocks")
-    good = json.loads(store.get(result["device_run"]["samples_cid"], max_bytes=1 << 20))
-    entry = good["nodes"][0]
-    for body in (
-        b"",
-        b"[]",
-        b'{"format": "qrun-samples/1"}',
-        json.dumps({**good, "nodes": []}).encode(),
-        json.dumps({**good, "nodes": 7}).encode(),
-        json.dumps({**good, "nodes": [{**entry, "twin": [["x"]]}]}).encode(),
-        json.dumps({**good, "nodes": [{**entry, "twin": entry["twin"][:-1]}]}).encode(),
-        json.dumps({**good, "nodes": [{**entry, "device": [[1.0], [1.0, 2.0]]}]}).encode(),
-        json.dumps({**good, "nodes": [{**entry, "id": "0"}]}).encode(),
-    ):
-        result["device_run"]["samples_cid"] = store.put(body)
-        (here / "result.json").write_text(json.dumps(result))
-        assert "jobs/device/samples_file" in false_ids(verified(here))
