@@ -25,6 +25,23 @@ MAX_DIGITS = 100
 _QUIET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^\[\]{}"]++', re.DOTALL)
 
 
+def too_deep(data: bytes, limit: int) -> bool:
+    """Whether a JSON text has more than `limit` brackets in brackets, read in any encoding that has ASCII's."""
+    return _deeper(data.decode("latin-1"), limit)
+
+
+def _deeper(text: str, limit: int) -> bool:
+    depth = 0
+    for bracket in _QUIET.sub("", text):
+        if bracket in "[{":
+            depth += 1
+        elif bracket in "]}":
+            depth -= 1
+        if depth > limit:
+            return True
+    return False
+
+
 class NoSuchFileError(QrunError):
     """There is nothing under that name."""
 
@@ -47,14 +64,8 @@ def load_json(data: bytes, *, max_bytes: int, what: str) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise QrunError(f"{what} rejected: not JSON in UTF-8.") from None
-    depth = 0
-    for bracket in _QUIET.sub("", text):
-        if bracket in "[{":
-            depth += 1
-        elif bracket in "]}":
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
+    if _deeper(text, MAX_DEPTH):
+        raise QrunError(f"{what} rejected: nested more than {MAX_DEPTH} deep.")
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except _TooLarge as error:

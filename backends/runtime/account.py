@@ -17,6 +17,8 @@ from backends.runtime.explain import (
     account_available,
     account_file,
     explain,
+    one_line,
+    redact,
     saved_accounts,
     token_of_the_environment,
 )
@@ -114,10 +116,11 @@ def open_service(
     """
     if channel is not None and channel not in CHANNELS:
         raise ServiceError(f"unknown channel {channel!r}.", f"Known: {', '.join(CHANNELS)}.")
+    shown = one_line(redact(url or "", (token or "",)))
     if token is not None and url is not None and not is_ibm(url) and not instance:
-        raise ServiceError(f"{url} is not IBM's: its instances cannot be looked up.", "Set QISKIT_IBM_INSTANCE.")
+        raise ServiceError(f"{shown} is not IBM's: its instances cannot be looked up.", "Set QISKIT_IBM_INSTANCE.")
     if url is not None and not _private(url):
-        raise ServiceError(f"{url} would send the token in the clear.", "Give an https URL.")
+        raise ServiceError(f"{shown} would send the token in the clear.", "Give an https URL.")
     quieten()
     try:
         from backends.runtime.connection import Service
@@ -150,7 +153,7 @@ def allowance(service: QiskitRuntimeService) -> Allowance:
         raise explain(error, "the service does not tell its usage") from None
     limit = usage.get("usage_limit_seconds") or usage.get("usage_allocation_seconds")
     return Allowance(
-        plan=next((plan for plan in plans if plan and plan not in ("plan", "unknown")), None),
+        plan=next((one_line(plan) for plan in plans if plan and plan not in ("plan", "unknown")), None),
         limit=_seconds(limit),
         consumed=_seconds(usage.get("usage_consumed_seconds")),
     )
@@ -187,12 +190,16 @@ def resolve_url(url: str, instance: str, private_endpoint: bool | None = False, 
 
 
 def quieten() -> None:
-    """Keep the Runtime's chat (which instance, which plan, which account) from the terminal.
+    """Keep the Runtime's chat (which instance, which plan, which account) from the terminal, and from being slow.
 
-    QISKIT_IBM_RUNTIME_LOG_LEVEL brings it back.
+    QISKIT_IBM_RUNTIME_LOG_LEVEL brings it back. Where USAGE_DATA_OPT_OUT is not set it becomes "True": else the client
+    tells IBM with every request by which packages it is called, and reads the source of its whole stack to find out,
+    50 to 120 ms in which a session is charged. (What it says of versions is settled when it is imported.)
     """
     import logging
     import warnings
+
+    os.environ.setdefault("USAGE_DATA_OPT_OUT", "True")
 
     import qiskit_ibm_runtime  # noqa: F401  # sets up its logger
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import requests
 from qiskit_ibm_runtime import QiskitRuntimeService
 from qiskit_ibm_runtime.api.client import RuntimeClient
 from qiskit_ibm_runtime.api.session import STATUS_FORCELIST, PostForcelistRetry
@@ -14,9 +15,15 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.retry import Retry
 
 from backends.runtime.account import is_ibm
+from circuits.hostile import too_deep
 
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and between two pieces of an answer; the client's own are 5 and for ever."""
+LARGEST = 1 << 30
+"""Bytes of an answer; ten million shots of 127 qubits have a sixth of it."""
+DEEPEST = 100
+"""Brackets in brackets of an answer in JSON: Python's parser recurses in C, and py-evm, which a run has in its process
+too, raises the limit of recursion so far that a deep text ends the process."""
 
 
 class Once(PostForcelistRetry):
@@ -45,6 +52,41 @@ class Once(PostForcelistRetry):
         if error is not None and (method or "").upper() == "POST" and not unheard:
             raise error
         return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+class Adapter(HTTPAdapter):
+    """Waits for no answer for ever, and reads none that is larger than `LARGEST` or nested more than `DEEPEST`."""
+
+    def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        """Send a request, and read its answer.
+
+        Raises:
+            ConnectionError: The answer is too large, or nested too deeply.
+        """
+        # The client sets no timeout at all for an account with proxies.
+        options["timeout"] = options.get("timeout") or TIMEOUT
+        response = super().send(request, *arguments, **options)
+        pieces, size = [], 0
+        try:
+            for piece in response.iter_content(1 << 20):
+                pieces.append(piece)
+                size += len(piece)
+                if size > LARGEST:
+                    raise requests.ConnectionError(f"an answer of more than {LARGEST} bytes", request=request)
+        except BaseException:
+            response.close()
+            raise
+        body = b"".join(pieces)
+        brackets = body.count(b"[") + body.count(b"{")
+        if brackets > DEEPEST and (b"\0" in body or too_deep(body, DEEPEST)):
+            raise requests.ConnectionError(f"an answer that is nested more than {DEEPEST} deep", request=request)
+        response._content, response._content_consumed = body, True
+        return response
+
+
+def _stay(follow: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """Where an answer leads to: nowhere for a POST, which would be sent anew there."""
+    return lambda response: None if response.request.method == "POST" else follow(response)
 
 
 class Service(QiskitRuntimeService):
@@ -118,8 +160,9 @@ def repeat_no_post(client: RuntimeClient) -> None:
         status_forcelist=STATUS_FORCELIST,
     )
     for prefix in ("http://", "https://"):
-        session.mount(prefix, HTTPAdapter(max_retries=retry))
+        session.mount(prefix, Adapter(max_retries=retry))
     session._timeout = TIMEOUT
+    session.get_redirect_target = _stay(session.get_redirect_target)
 
 
 def ask_again_at_once(client: RuntimeClient) -> None:

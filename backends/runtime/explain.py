@@ -16,6 +16,9 @@ LOGIN = "Store a token with `qrun login`, or set QISKIT_IBM_TOKEN."
 _NEW_TOKEN = "Make a new API key on quantum.cloud.ibm.com and store it with `qrun login`."
 _AGAIN = "Check the network and try again; without a network, run on the fake twin of a device."
 _HEADER = re.compile(r"\b(bearer|apikey)(\s+|=|%20)[^\s'\",]+", re.IGNORECASE)
+_USER = re.compile(r"//[^/@\s'\"]+@")
+"""Of an address, as those of proxies are written: name and password."""
+_BRACKETS = 500
 _LINE = 300
 """Characters of what the service says that are shown."""
 
@@ -52,7 +55,7 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     known = {token for token in (*secrets, token_of_the_environment(), *saved) if isinstance(token, str)}
     for token in sorted((token for token in known if len(token) >= 4), key=lambda token: (-len(token), token)):
         text = text.replace(token, "...")
-    return _HEADER.sub(r"\1 ...", text)
+    return _USER.sub("//...@", _HEADER.sub(r"\1 ...", text))
 
 
 def explain(error: BaseException, what: str, *, secrets: tuple[str, ...] = ()) -> ServiceError:
@@ -93,6 +96,8 @@ def of_the_service(text: str) -> str:
     The client puts HTTP status, URL and the whole body into its exceptions: `400 Client Error: Bad Request for url: ...
     {"errors": [{"code": 1352, "message": "...", "solution": "...", ...}]}`.
     """
+    if text.count("[") + text.count("{") > _BRACKETS:
+        return text  # Python's parser recurses in C, and a process with py-evm in it would die of a deep text
     try:
         found, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
         errors = found["errors"]

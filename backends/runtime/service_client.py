@@ -5,10 +5,12 @@ Whether a job was sent at all is not left to the exception that comes: the one c
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from backends.runtime.client import JobState, Kind, Lost, NotShown, Place, Rejected, SessionStatus, Status, Unclear
@@ -16,7 +18,7 @@ from backends.runtime.errors import ServiceError
 from backends.runtime.explain import explain, one_line, redact
 from backends.runtime.primitives import run_primitive
 from backends.runtime.pubs import Part
-from backends.runtime.wire import Watch, of_the_wire, outcome, said, seconds, status_of
+from backends.runtime.wire import Watch, is_id, of_the_wire, outcome, said, seconds, status_of, table
 from circuits.errors import QrunError
 
 Value = TypeVar("Value")
@@ -73,10 +75,13 @@ class ServiceClient:
         mode = (
             backend if place.session_id is None else self._before_sending(place.backend, lambda: self._session(place))
         )
-        api = self._api(backend)
+        # The client picks the instance that it sends to by itself: none of them may send unseen.
+        apis = {id(api): api for api in (self._api(backend), *self.service._get_api_clients().values())}
         with _SENDING:
-            watch = Watch(api.program_run)
-            api.program_run = watch
+            watch = Watch()
+            inner = {key: api.program_run for key, api in apis.items()}
+            for key, api in apis.items():
+                api.program_run = partial(watch, inner[key])
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of a device in maintenance, of deprecations inside
@@ -92,7 +97,8 @@ class ServiceClient:
                 if watch.job_id is None:
                     raise self._sorted(error, place.backend, sent=watch.called) from None
             finally:
-                api.program_run = watch.inner
+                for key, api in apis.items():
+                    api.program_run = inner[key]
         if watch.job_id is None:
             raise Unclear("the service answered without a job id")
         return watch.job_id
@@ -174,15 +180,15 @@ class ServiceClient:
             session = (Batch if kind == "batch" else Session)(backend=device, max_time=max_time)
         except Exception as error:
             raise outcome(error) from None
-        if not session.session_id:
-            raise Unclear("the service answered without an id")
+        if not is_id(session.session_id):
+            raise Unclear("the service answered without an id that can be one")
         self._sessions[session.session_id] = session
         return str(session.session_id)
 
     def session(self, session_id: str) -> SessionStatus:
         """How a session stands; one that the service does not know takes no jobs."""
         found: dict[str, Any] = self._ask(
-            "the session cannot be looked up", lambda api: api.session_details(session_id), missing={}
+            "the session cannot be looked up", lambda api: table(api.session_details(session_id)), missing={}
         )
         usage = found.get("elapsed_time")
         state = str(found.get("state") or "").lower()
@@ -194,22 +200,27 @@ class ServiceClient:
         self._ask("the session cannot be closed", lambda api: api.close_session(session_id), missing=None)
 
     def find(self, tag: str) -> list[str]:
-        """Ids of the jobs with this tag, the oldest first."""
+        """Ids of the jobs with this tag, the oldest first. Only the service's own list says that there is none."""
 
         def look(api: Any) -> list[str]:
-            found = api.jobs_get(limit=20, skip=0, job_tags=[tag], descending=False).get("jobs", [])
-            return [str(job["id"]) for job in found if tag in (job.get("tags") or [])]
+            found = table(api.jobs_get(limit=20, skip=0, job_tags=[tag], descending=False)).get("jobs")
+            if not isinstance(found, list):
+                raise Lost("the answer is no list of jobs")
+            ids = [job.get("id") for job in map(table, found) if tag in (job.get("tags") or [])]
+            known = [found for found in ids if is_id(found)]
+            if len(known) < len(ids):
+                raise Lost(f"the job tagged {tag} has an id that can be none")
+            return known
 
-        return self._ask("jobs cannot be looked up", look, missing=[])
+        return self._ask("jobs cannot be looked up", look)
 
     def status(self, job_id: str) -> Status:
         """What has become of a job."""
-        found: dict[str, Any] = self._ask(
-            f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id), missing={}
-        )
-        if not found:
+        found = self._job(job_id)
+        if found is None:
             raise NotShown(f"the service does not know the job {job_id}")
-        state = found.get("state") or {}
+        state = found.get("state")
+        state = state if isinstance(state, dict) else {}
         name = str(state.get("status") or found.get("status") or "").upper()
         if name.startswith("CANCELLED"):
             name = "CANCELLED"
@@ -222,17 +233,21 @@ class ServiceClient:
 
     def result(self, job_id: str) -> bytes:
         """The text of a job's result."""
-        text: str = self._ask(f"the result of job {job_id} cannot be had", lambda api: api.job_results(job_id))
-        if not text:
-            raise Lost(f"the result of job {job_id} is empty")
-        return text.encode()
+
+        def have(api: Any) -> bytes:
+            text: str = api.job_results(job_id)
+            table(json.loads(text))  # a proxy's page, or half a text, is asked for again
+            return text.encode()
+
+        return self._ask(f"the result of job {job_id} cannot be had", have)
 
     def usage(self, job_id: str) -> float | None:
         """QPU seconds that a job was charged; None while that is not settled."""
         found: dict[str, Any] = self._ask(
-            f"the usage of job {job_id} cannot be had", lambda api: api.job_metadata(job_id), missing={}
+            f"the usage of job {job_id} cannot be had", lambda api: table(api.job_metadata(job_id)), missing={}
         )
-        usage = found.get("usage") or {}
+        usage = found.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         if str(usage.get("status") or "").lower() == "pending":
             return None
         for name in ("qpu_charge_time_seconds", "quantum_seconds"):
@@ -243,10 +258,18 @@ class ServiceClient:
 
     def estimate(self, job_id: str) -> float | None:
         """QPU seconds that the service expects of a job, where it says."""
-        found: dict[str, Any] = self._ask(
-            f"the job {job_id} cannot be looked up", lambda api: api.job_get(job_id), missing={}
-        )
-        return seconds(found.get("estimated_running_time_seconds"))
+        return seconds((self._job(job_id) or {}).get("estimated_running_time_seconds"))
+
+    def _job(self, job_id: str) -> dict[str, Any] | None:
+        """What the service says of a job, {"id": ...}; None where it says that it has none."""
+
+        def look(api: Any) -> dict[str, Any] | None:
+            found = table(api.job_get(job_id))
+            if found.get("id") != job_id:
+                raise Lost(f"the answer is not about the job {job_id}")
+            return found
+
+        return self._ask(f"the job {job_id} cannot be looked up", look, missing=None)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job; False where it had ended."""
@@ -262,7 +285,7 @@ class ServiceClient:
             active = self.service.active_instance()
             plans = {str(entry.get("crn")): entry.get("plan") for entry in self.service.instances()}
             plan = plans.get(str(active))
-            return str(plan) if plan else None
+            return one_line(str(plan)) if plan else None
         except Exception:
             return None
 
@@ -275,6 +298,8 @@ class ServiceClient:
         """
         try:
             return ask(self._reader())
+        except Lost:
+            raise
         except Exception as error:
             status = status_of(error)
             if status is None and not of_the_wire(error):

@@ -6,14 +6,17 @@ only the context): the status is looked for along the whole chain.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
-from backends.runtime.client import Rejected, Unclear
+from backends.runtime.client import Lost, Rejected, Unclear
 from backends.runtime.explain import explain, of_the_service, one_line, redact
 
 _NOT_SENT = ("NewConnectionError", "ConnectTimeoutError", "ConnectTimeout")
 """Failures that come before anything is on the wire; unknown names and refused connections are among the first."""
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def outcome(error: Exception) -> Exception:
@@ -75,17 +78,33 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 class Watch:
     """The call that sends a job: whether it was made, and the id that came back."""
 
-    def __init__(self, inner: Callable[..., Any]) -> None:
-        self.inner, self.called = inner, False
+    def __init__(self) -> None:
+        self.called = False
         self.job_id: str | None = None
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, send: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Make the call, and remember."""
         self.called = True
-        response = self.inner(*arguments, **options)
+        response = send(*arguments, **options)
         found = response.get("id") if isinstance(response, dict) else None
-        self.job_id = found if isinstance(found, str) and found else None
+        self.job_id = found if is_id(found) else None
         return response
+
+
+def is_id(value: Any) -> TypeGuard[str]:
+    """Whether a service's id is such as may stand in an address, in a file's name and on a terminal."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None and not value.startswith((".", "-"))
+
+
+def table(answer: Any) -> dict[str, Any]:
+    """An answer that has to be a JSON object.
+
+    Raises:
+        Lost: It is another thing: somebody on the way has answered.
+    """
+    if not isinstance(answer, dict):
+        raise Lost("the answer is none of the service's")
+    return answer
 
 
 def seconds(value: Any) -> float | None:
