@@ -51,7 +51,10 @@ def find(name: str, sha256: str, folder: Path | None = None) -> Snapshot:
     places = [*([] if folder is None else [folder / file_name(sha256)]), _home_file(sha256)]
     for file in places:
         if file.is_file():
-            snapshot = read(file)
+            try:
+                snapshot = read(file)
+            except QrunError:
+                continue  # damaged: the other place may have it whole
             if snapshot.sha256 == sha256:
                 if snapshot.name != name:
                     raise QrunError(f"{file} is the calibration of {snapshot.name}, not of {name}.", "Start a new run.")

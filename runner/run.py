@@ -211,7 +211,7 @@ def _forget_if_empty(index: RunIndex, info: RunInfo) -> bool:
         if (info.path / "state.sqlite").exists():
             store = RunStore(info.run, info.path)
             try:
-                begun = store.get("begun") is not None
+                begun = store.get("begun") is not None or any(j.state != "intended" for j in RunLedger(store).jobs())
             finally:
                 store.close()
             if begun:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from backends.runtime.client import JobClient, Lost
 from backends.runtime.cost import OVERHEAD, job_seconds
 from backends.runtime.errors import BudgetError, ServiceError
-from backends.runtime.ledger import JobLedger, spent
+from backends.runtime.ledger import JobLedger, at_most
 from backends.runtime.pubs import Part
 from backends.runtime.types import Access
 from backends.target import Target
@@ -51,8 +51,8 @@ class Budget:
         """QPU seconds that may still be taken, jobs on their way counted at their most; None without a bound."""
         if self._access.max_qpu_seconds is None or self._client.local:
             return None
-        self._refresh()
-        return self._access.max_qpu_seconds - spent(self._ledger.jobs(), self._ledger.sessions())
+        self.settle()
+        return self._access.max_qpu_seconds - at_most(self._ledger.jobs(), self._ledger.sessions())
 
     def reserve(self, estimate: float) -> int:
         """QPU seconds that the next job may take (`max_execution_time`).
@@ -70,7 +70,7 @@ class Budget:
 
     def passed(self, why: str, needed: float) -> BudgetError:
         """What to raise where the bound would be passed."""
-        used = spent(self._ledger.jobs(), self._ledger.sessions())
+        used = at_most(self._ledger.jobs(), self._ledger.sessions())
         bound = self._access.max_qpu_seconds
         said = "without a bound" if bound is None else f"of {bound:g} s"
         more = math.ceil(used + MARGIN * needed + GRACE)
@@ -84,8 +84,10 @@ class Budget:
         """The estimate of a job: ours, or the service's where it said more of the same request before."""
         return max([own, *(job.service_estimate or 0.0 for job in self._ledger.jobs() if job.request == part.digest)])
 
-    def _refresh(self) -> None:
+    def settle(self) -> None:
         """Ask for what has no figure yet."""
+        if self._client.local:
+            return
         for job in self._ledger.jobs():
             settled = job.local or job.job_id is None or job.qpu_seconds is not None
             if settled or job.state not in ("done", "failed") or self._tired(job.tag):

@@ -82,7 +82,7 @@ class RuntimeExecutor:
         self._client, self._ledger = client, ledger if ledger is not None else MemoryLedger()
         self._limits = limits or JobLimits()
         clock = clock or Clock()
-        budget = Budget(self._ledger, self.context.access, client, self.context.run)
+        self._budget = budget = Budget(self._ledger, self.context.access, client, self.context.run)
         self._modes = Modes(client, self._ledger, self.context, budget=budget, backend=target.name, clock=clock)
         self._jobs = Jobs(
             client,
@@ -112,6 +112,8 @@ class RuntimeExecutor:
         self._open -= 1
         if self._open == 0:
             self._modes.close()
+            if error is None:
+                self._budget.settle()  # here nothing waits in a session that is paid
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
         """Run all requests as one job and wait for it; results come in the same order.

@@ -8,6 +8,7 @@ What a killed run left behind goes on from where the ledger says it stood.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,9 +19,10 @@ from backends.runtime.labels import Label
 from backends.runtime.ledger import Job, JobLedger
 from backends.runtime.modes import Modes
 from backends.runtime.pubs import Part
+from backends.runtime.results import decode
 from backends.runtime.tickets import Ticket, TooLargeError, failure, intent, unclear
 from backends.runtime.types import RuntimeContext
-from backends.runtime.waiting import Patient, pauses
+from backends.runtime.waiting import CHARGED, Patient, pauses
 from circuits.errors import QrunError
 
 _SESSIONS = 3
@@ -61,6 +63,7 @@ class Jobs:
         self._modes, self._budget, self._backend = modes, budget, backend
         self._estimate, self._clock = estimate, clock
         self._patient = Patient(clock, context.tell)
+        self._sent_here: set[str] = set()
 
     def send(self, key: str, part: Part, label: Label) -> Ticket:
         """Bring a job on its way, or find the one that is or was.
@@ -101,7 +104,7 @@ class Jobs:
             ServiceError: The service refuses to tell.
         """
         if ticket.job.state == "done":
-            return self._ledger.result(ticket.job)
+            return self._kept(ticket.job)
         status = self._wait(ticket.job)
         if status.state != "done":
             ticket.job = self._fail(ticket.job, status)
@@ -121,12 +124,35 @@ class Jobs:
             return True
         return self._patient.ask(lambda: self._shown(ticket.job)).final
 
+    def _kept(self, job: Job) -> bytes:
+        """The kept result; where it is gone or damaged, the same once more from the service, which charges nothing."""
+        try:
+            return self._ledger.result(job)
+        except QrunError:
+            if self._client.local or job.job_id is None:
+                raise
+            job_id = job.job_id
+            raw = self._budget.known(lambda: self._client.result(job_id))
+            if raw is None or hashlib.sha256(raw).hexdigest() != job.result:
+                raise
+            self._ledger.keep(job, raw)
+            self._context.tell("result mended", f"the kept result of job {job_id} was damaged, and is fetched anew.")
+            return raw
+
     def _keep(self, ticket: Ticket) -> bytes:
         job_id = str(ticket.job.job_id)
         raw = self._patient.ask(lambda: self._client.result(job_id))
+        try:
+            decode(ticket.part, raw, local=False)
+        except QrunError as error:
+            # The job stays as it is, so that what it gave can be asked for again; sending it again would be paid again.
+            raise QrunError(
+                f"job {job_id}: {error.message}",
+                f"`qrun runs resume {self._context.run or 'RUN'}` asks for it again.",
+            ) from None
         ticket.job = self._ledger.keep(ticket.job, raw)
         # What it took is settled a little later, and asked again before the next job where it is not by then.
-        for _, pause in zip(range(3), pauses(), strict=False):
+        for _, pause in zip(range(3), pauses(*CHARGED) if ticket.job.mode == "session" else pauses(), strict=False):
             seconds = self._patient.ask(lambda: self._client.usage(job_id))
             if seconds is not None:
                 ticket.job = replace(ticket.job, qpu_seconds=seconds)
@@ -179,6 +205,7 @@ class Jobs:
                 created=self._clock.now(),
             )
             self._ledger.write(job)
+            self._sent_here.add(job.tag)
             try:
                 job_id = self._client.submit(part, Place(self._backend, kind, session_id, job.tags, reserve))
             except Rejected as rejected:
@@ -192,6 +219,9 @@ class Jobs:
                     raise self._refusal(job, rejected) from None
             except Unclear as error:
                 self._patient.away(str(error))
+                # It may have arrived as late as now: waiting for the answer took its time.
+                job = replace(job, created=self._clock.now())
+                self._ledger.write(job)
                 return self._look(job, key, part, label)
             except QrunError:  # it could not be made, or the token is refused: nothing was sent
                 self._unsent(job)
@@ -202,7 +232,7 @@ class Jobs:
         raise AssertionError("pauses never end")
 
     def _unsent(self, job: Job) -> Job:
-        job = replace(job, state="intended", mode="", session_id=None)
+        job = replace(job, state="intended", mode="", session_id=None, reserve=0.0)
         self._ledger.write(job)
         return job
 
@@ -238,8 +268,11 @@ class Jobs:
         return self._budget.known(lambda: self._client.cancel(job_id)) or False  # else max_execution_time bounds it
 
     def _look(self, job: Job, key: str, part: Part, label: Label) -> Job:
-        """Look for a job that may have arrived; as sent, or a new one where it is given up with --resubmit."""
-        deadline = job.created + self._context.access.patience
+        """Look for a job that may have arrived; as sent, or a new one where it is given up with --resubmit.
+
+        One that was sent just now is not given up: --resubmit was said before anybody knew of it.
+        """
+        deadline = min(job.created, self._clock.now()) + self._context.access.patience
         for pause in pauses():
             found = self._patient.ask(lambda: self._client.find(job.tag))
             if found:
@@ -248,27 +281,29 @@ class Jobs:
             if left <= 0:
                 break
             self._clock.sleep(min(pause, left))
-        if not self._context.access.resubmit:
+        if not self._context.access.resubmit or job.tag in self._sent_here:
             raise unclear(job, self._context.run)
         self._ledger.write(replace(job, state="failed", reason="given up with --resubmit: the service never showed it"))
         return self._submit(self._intend(key, part, label), key, part, label)
 
     def _wait(self, job: Job) -> Status:
-        for pause in pauses():
+        """Wait for a job's end: often where waiting is charged, which is in a session whose job runs."""
+        seldom, often = pauses(CHARGED[0]) if job.mode == "session" else pauses(), pauses(*CHARGED)
+        while True:
             status = self._patient.ask(lambda: self._shown(job))
             if status.final:
                 return status
-            self._clock.sleep(pause)
-        raise AssertionError("pauses never end")
+            charged = job.mode == "session" and status.state == "running"
+            self._clock.sleep(next(often if charged else seldom))
 
     def _shown(self, job: Job) -> Status:
         """How a job stands; one that the service still does not know after a while is not waited for."""
         try:
             return self._client.status(str(job.job_id))
         except NotShown as error:
-            if self._clock.now() < job.created + self._context.access.patience:
+            if self._clock.now() < min(job.created, self._clock.now()) + self._context.access.patience:
                 raise
-            if self._context.access.resubmit:
+            if self._context.access.resubmit and job.tag not in self._sent_here:
                 return Status("failed", str(error))
             raise ServiceError(
                 f"{error}, which it accepted.",

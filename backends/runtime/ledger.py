@@ -160,6 +160,27 @@ def spent(jobs: Iterable[Job], sessions: Iterable[SessionEntry]) -> float:
     return total + sum(max(by_session.get(i, 0.0), usage.get(i, 0.0)) for i in by_session.keys() | usage.keys())
 
 
+def at_most(jobs: Iterable[Job], sessions: Iterable[SessionEntry]) -> float:
+    """QPU seconds that may be charged in the end, for the budget: what is unknown counts with the most that it may be.
+
+    Beyond `spent`, a job whose use is not told (yet), or that was given up while nobody knew whether it had arrived,
+    counts with its reserve; and what a session was charged so far does not hold what its jobs have still to take.
+    """
+    total, ended, going = 0.0, dict[str, float](), dict[str, float]()
+    for job in jobs:
+        if job.local or job.state == "intended":
+            continue
+        charge = job.reserve if job.qpu_seconds is None else job.qpu_seconds
+        if job.session_id is None:
+            total += charge
+        else:
+            where = going if job.state in ("sending", "sent") else ended
+            where[job.session_id] = where.get(job.session_id, 0.0) + charge
+    usage = {s.session_id: s.usage or 0.0 for s in sessions}
+    total += sum(max(ended.get(i, 0.0), usage.get(i, 0.0)) for i in ended.keys() | usage.keys())
+    return total + sum(going.values())
+
+
 class MemoryLedger:
     """A ledger that lives as long as the process: for Python users, and tests."""
 

@@ -107,12 +107,21 @@ class Modes:
         """Go on in the session that an earlier process opened for this node; close the others."""
         for entry in reversed(self._left_over()):
             fits = entry.node == node and entry.kind in allowed and self._current is None
-            if fits and self._patient.ask(partial(self._client.session, entry.session_id)).accepting:
+            if fits and self._goes_on(entry):
                 _MINE.add(entry.session_id)
                 self._current = entry
                 self._say(f"{entry.kind} {entry.session_id} is still open and taken up again.")
             else:
                 self._close(entry)
+
+    def _goes_on(self, entry: SessionEntry) -> bool:
+        """Whether a session takes jobs, and cannot be charged more than is left: the bound may be another by now."""
+        status = self._patient.ask(partial(self._client.session, entry.session_id))
+        left = self._budget.left()
+        if left is None or entry.kind != "session":
+            return status.accepting
+        going = [j for j in self._ledger.jobs() if j.session_id == entry.session_id and j.state in ("sending", "sent")]
+        return status.accepting and entry.max_time - (status.usage or 0.0) <= left + sum(j.reserve for j in going)
 
     def _open(self, node: int, allowed: tuple[Kind, ...], reserve: int) -> None:
         """Open the first of the allowed modes that the plan allows; none of them for single jobs."""

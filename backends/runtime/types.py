@@ -42,7 +42,7 @@ class Access:
         max_qpu_seconds: The run stops before its jobs could take more; None: no bound but the plan's.
         session_seconds: Longest life of a session or batch (`max_time`), seconds of wall-clock time.
         patience: Seconds to look for a job of which it is unclear whether the service has it.
-        resubmit: Send anew what is unclear after that, or what has failed.
+        resubmit: Send anew what an earlier attempt left unclear and the service still does not show, and what failed.
         detach: Leave (`Detached`) once a job is sent, instead of waiting for it.
     """
 

@@ -14,12 +14,16 @@ LONGEST = 30.0
 """Seconds between two questions, at most."""
 
 
-def pauses(first: float = 1.0) -> Iterator[float]:
-    """Growing pauses, seconds, up to `LONGEST`."""
+CHARGED = (0.2, 2.0)
+"""The same where waiting is charged, for a session is paid while it idles: the first, and the longest."""
+
+
+def pauses(first: float = 1.0, longest: float = LONGEST) -> Iterator[float]:
+    """Growing pauses, seconds, up to the longest."""
     pause = first
     while True:
         yield pause
-        pause = min(pause * 1.5, LONGEST)
+        pause = min(pause * 1.5, longest)
 
 
 class Patient:

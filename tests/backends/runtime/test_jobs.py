@@ -21,6 +21,7 @@ from backends.runtime.errors import (
 from backends.runtime.labels import labelled
 from backends.runtime.ledger import Job, MemoryLedger, spent
 from backends.runtime.types import Access, JobLimits
+from circuits.errors import QrunError
 from tests.backends.runtime.scripted import Client, Kill, Service, engine, hardware, requests
 
 TARGET, COMPILED = hardware()
@@ -338,7 +339,7 @@ def test_a_job_that_is_too_large_with_one_row_is_an_error() -> None:
         engine(Service(largest=0), target=TARGET).run(requests(COMPILED, batch=2), seed=1)
 
 
-def test_a_damaged_result_is_kept_and_refused_on_every_read() -> None:
+def test_a_result_that_is_none_of_the_job_is_not_kept_and_is_asked_for_again() -> None:
     class Liar(Client):
         def result(self, job_id: str) -> bytes:
             return b'{"schema_version": "v2.0"}'
@@ -347,6 +348,9 @@ def test_a_damaged_result_is_kept_and_refused_on_every_read() -> None:
     for _ in range(2):
         executor = engine(service, ledger, target=TARGET)
         executor._jobs._client = Liar(service)
-        with labelled("train"), pytest.raises(Exception, match="result"):
+        with labelled("train"), pytest.raises(QrunError, match="asks for it again"):
             executor.run(requests(COMPILED), seed=1)
-    assert ledger.result(ledger.jobs()[0]) == b'{"schema_version": "v2.0"}'
+    assert [job.state for job in ledger.jobs()] == ["sent"]
+    with labelled("train"):
+        engine(service, ledger, target=TARGET).run(requests(COMPILED), seed=1)
+    assert len(service.jobs) == 1
