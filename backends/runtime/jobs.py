@@ -22,7 +22,7 @@ from backends.runtime.pubs import Part
 from backends.runtime.results import decode
 from backends.runtime.tickets import Ticket, TooLargeError, failure, intent, unclear
 from backends.runtime.types import RuntimeContext
-from backends.runtime.waiting import CHARGED, Patient, pauses
+from backends.runtime.waiting import CHARGED, Patient, charged_pauses, pauses
 from circuits.errors import QrunError
 
 _SESSIONS = 3
@@ -152,7 +152,8 @@ class Jobs:
             ) from None
         ticket.job = self._ledger.keep(ticket.job, raw)
         # What it took is settled a little later, and asked again before the next job where it is not by then.
-        for _, pause in zip(range(3), pauses(*CHARGED) if ticket.job.mode == "session" else pauses(), strict=False):
+        settling = charged_pauses() if ticket.job.mode == "session" else pauses()
+        for _, pause in zip(range(3), settling, strict=False):
             seconds = self._patient.ask(lambda: self._client.usage(job_id))
             if seconds is not None:
                 ticket.job = replace(ticket.job, qpu_seconds=seconds)
@@ -288,7 +289,7 @@ class Jobs:
 
     def _wait(self, job: Job) -> Status:
         """Wait for a job's end: often where waiting is charged, which is in a session whose job runs."""
-        seldom, often = pauses(CHARGED[0]) if job.mode == "session" else pauses(), pauses(*CHARGED)
+        seldom, often = pauses(CHARGED) if job.mode == "session" else pauses(), charged_pauses()
         while True:
             status = self._patient.ask(lambda: self._shown(job))
             if status.final:

@@ -14,16 +14,21 @@ LONGEST = 30.0
 """Seconds between two questions, at most."""
 
 
-CHARGED = (0.2, 2.0)
-"""The same where waiting is charged, for a session is paid while it idles: the first, and the longest."""
+CHARGED, CHARGED_LONGEST = 0.2, 2.0
+"""Seconds, the first and at most, where waiting is charged: a session is paid while it idles."""
 
 
-def pauses(first: float = 1.0, longest: float = LONGEST) -> Iterator[float]:
+def pauses(first: float = 1.0, *, longest: float = LONGEST) -> Iterator[float]:
     """Growing pauses, seconds, up to the longest."""
     pause = first
     while True:
         yield pause
         pause = min(pause * 1.5, longest)
+
+
+def charged_pauses() -> Iterator[float]:
+    """The same for where waiting is charged."""
+    return pauses(CHARGED, longest=CHARGED_LONGEST)
 
 
 class Patient:
