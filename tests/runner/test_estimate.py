@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from backends.runtime import account
 from backends.runtime.standin import Fault, StandIn
 from backends.runtime.standin.fixture import runtime_standin
 from backends.runtime.types import JobLimits, RuntimeOptions
 from circuits.errors import UsageError
+from runner.cli import app
 from runner.estimate import OPEN_PLAN_SECONDS, Estimate, compiled_for, estimate, share_of, split
 from runner.options import config_from
 from tests.runner.conftest import Qrun
 
 __all__ = ["runtime_standin"]
 
+CLI = CliRunner()
 PURPOSES = {
     "training": "train",
     "validation": "measure",
@@ -30,6 +33,20 @@ PURPOSES = {
 }
 TINY = {"steps_per_epoch": 2, "batch": 2, "samples": 16, "qubits": 3, "reps": 1}
 """A model whose run takes seconds."""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own for what runs in this process."""
+    monkeypatch.setenv("QRUN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def asked(*args: str) -> dict[str, Any]:
+    """What a command says with --json, in this process."""
+    done = CLI.invoke(app, [*args, "--json"])
+    assert done.exit_code == 0, done.stderr
+    return dict(json.loads(done.stdout))
 
 
 def estimated(**options: Any) -> Estimate:
@@ -69,17 +86,16 @@ def check(found: Estimate, jobs: list[dict[str, Any]]) -> None:
     ],
 )
 def test_a_run_on_the_device_sends_what_was_estimated(
-    qrun: Qrun, tmp_path: Path, nodes: int, more: dict[str, dict[str, Any]]
+    mine: None, tmp_path: Path, nodes: int, more: dict[str, dict[str, Any]]
 ) -> None:
     tables = {**more, "model": {**TINY, **more.get("model", {})}}
     options = ["--backend", "fake_manila", "--engine", "runtime", "--nodes", str(nodes), "--rounds", "2"]
     file = toml(tmp_path / "tiny.toml", tables)
-    done = qrun("experiment", "nsl-kdd", *options, "--shots", "32", "--config", str(file), "--json")
-    assert done.returncode == 0, done.stderr
+    done = asked("experiment", "nsl-kdd", *options, "--shots", "32", "--config", str(file))
     found = estimated(backend="fake_manila", engine="runtime", nodes=nodes, rounds=2, shots=32, **tables)
     assert found.total.jobs > 0
-    check(found, json.loads(done.stdout)["jobs"])
-    told = json.loads(qrun("estimate", "nsl-kdd", *options, "--shots", "32", "--config", str(file), "--json").stdout)
+    check(found, done["jobs"])
+    told = asked("estimate", "nsl-kdd", *options, "--shots", "32", "--config", str(file))
     assert told["estimates"][0]["total"] == found.total.to_dict()
 
 
@@ -88,7 +104,7 @@ def test_a_run_that_trains_on_the_twin_sends_what_was_estimated_to_the_service(
     runtime_standin: StandIn, qrun: Qrun, tmp_path: Path
 ) -> None:
     """Jobs, circuits, shots, and to the last digit the QPU seconds that each job was expected to take."""
-    tables = {"model": TINY, "runtime": {"run_on": "ibm_torino", "shots": 64}}
+    tables: dict[str, dict[str, Any]] = {"model": TINY, "runtime": {"run_on": "ibm_torino", "shots": 64}}
     file = toml(tmp_path / "tiny.toml", tables)
     options = ["--nodes", "2", "--rounds", "1", "--fine-tune", "2", "--device-samples", "17"]
     home = {"HOME": str(tmp_path)}
@@ -111,9 +127,8 @@ def test_a_run_that_trains_on_the_twin_sends_what_was_estimated_to_the_service(
     assert runtime_standin.settings.token not in done.stdout + done.stderr + told.stdout + told.stderr
 
 
-def test_both_ways_side_by_side(qrun: Qrun) -> None:
-    done = qrun("estimate", "nsl-kdd", "--backend", "fake_torino", "--json")
-    told = json.loads(done.stdout)
+def test_both_ways_side_by_side(mine: None) -> None:
+    told = asked("estimate", "nsl-kdd", "--backend", "fake_torino")
     direct, after = told["estimates"]
     assert (direct["way"], after["way"]) == ("on the device", "trained on the twin")
     # 5 rounds, 3 nodes, 60 steps; 256 samples for 15 own and 5 common models; none is asked for twice.
@@ -127,7 +142,7 @@ def test_both_ways_side_by_side(qrun: Qrun) -> None:
     assert direct["plan"]["share"] > 10  # ten minutes are for the other way
     assert after["plan"]["share"] < 0.2
     assert after["plan"]["seconds"] == OPEN_PLAN_SECONDS
-    table = qrun("estimate", "nsl-kdd", "--backend", "fake_torino").stdout
+    table = CLI.invoke(app, ["estimate", "nsl-kdd", "--backend", "fake_torino"]).stdout
     assert "times the Open plan's 10 minutes" in table
     assert "trained on the twin" in table
 
@@ -193,16 +208,16 @@ def test_more_of_anything_takes_more() -> None:
         )
 
 
-def test_what_sends_nothing_is_refused(qrun: Qrun) -> None:
+def test_what_sends_nothing_is_refused(mine: None) -> None:
     config = config_from("nsl-kdd", {"backend": "fake_manila", **TINY})
     with pytest.raises(UsageError, match="sends no jobs"):
         compiled_for(config)
-    done = qrun("estimate", "nsl-kdd", "--backend", "ideal")
-    assert done.returncode == 2
+    done = CLI.invoke(app, ["estimate", "nsl-kdd", "--backend", "ideal"])
+    assert done.exit_code == 2
     assert "ideal is no device" in done.stderr
-    two = qrun("estimate", "nsl-kdd", "--engine", "runtime", "--train-on", "twin")
-    assert two.returncode == 2
+    two = CLI.invoke(app, ["estimate", "nsl-kdd", "--engine", "runtime", "--train-on", "twin"])
+    assert two.exit_code == 2
     assert "name two engines" in two.stderr
-    small = qrun("estimate", "nsl-kdd", "--backend", "fake_manila")
-    assert small.returncode == 2
+    small = CLI.invoke(app, ["estimate", "nsl-kdd", "--backend", "fake_manila"])
+    assert small.exit_code == 2
     assert "fake_manila has 5" in small.stderr
