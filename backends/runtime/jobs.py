@@ -275,10 +275,11 @@ class Jobs:
         """
         deadline = min(job.created, self._clock.now()) + self._context.access.patience
         for pause in pauses():
+            # The last question is asked after the deadline: an answer may have been long on its way.
+            left = deadline - self._clock.now()
             found = self._patient.ask(lambda: self._client.find(job.tag))
             if found:
                 return self._sent(job, found[0])
-            left = deadline - self._clock.now()
             if left <= 0:
                 break
             self._clock.sleep(min(pause, left))
