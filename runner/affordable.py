@@ -49,4 +49,5 @@ def _mend(config: RunConfig, last: str) -> str:
     name = config.backend if config.runtime is None else config.runtime.run_on or config.backend
     if config.engine == "runtime":
         return f"Train on the twin (--train-on twin --run-on {name}), take fewer rounds or epochs, {last}."
-    return f"Take fewer steps (--fine-tune) or samples (--device-samples), {last}."
+    fewer = "fewer steps (--fine-tune), samples" if config.runtime and config.runtime.fine_tune else "fewer samples"
+    return f"Take {fewer} (--device-samples) or shots (--shots), {last}."

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from backends.protocol import Executor, Request, Result
-from backends.runtime.errors import Detached
+from backends.runtime.errors import BudgetError, Detached
 from backends.runtime.labels import labelled
 from circuits.types import CompiledCircuit
 from experiments.models.qgan import QGAN, Parameters
@@ -74,20 +74,38 @@ def _ask(
     """Send every node's request, then wait for them: a queue is waited for once. Each session ends with its own."""
     answers: dict[int, Result] = {}
     left: list[str] = []
-    with ExitStack() as stack:
-        sent = {}
-        for node, meter in meters.items():
-            session = stack.enter_context(ExitStack())
-            session.enter_context(meter)
-            meter.reset()
-            with labelled("device", round_=round_, node=node):
-                sent[node] = session, meter.send([requests[node]], seed=seeds[node])
+    sent: dict[int, tuple[ExitStack, Any]] = {}
+
+    def send(node: int) -> Any:
+        with labelled("device", round_=round_, node=node):
+            return meters[node].send([requests[node]], seed=seeds[node])
+
+    def collect() -> None:
         for node, (session, handle) in sent.items():
             try:
                 (answers[node],) = meters[node].collect(handle)
             except Detached as gone:
-                left += gone.jobs
+                left.extend(gone.jobs)
             session.close()
+        sent.clear()
+
+    with ExitStack() as stack:
+        for node, meter in meters.items():
+            session = stack.enter_context(ExitStack())
+            session.enter_context(meter)
+            meter.reset()
+            try:
+                handle = send(node)
+            except BudgetError:
+                # What is on its way counts at its most: once it is known what it took, there may be enough left.
+                if not sent:
+                    raise
+                collect()
+                if left:
+                    break
+                handle = send(node)
+            sent[node] = session, handle
+        collect()
     if left:
         raise Detached(tuple(dict.fromkeys(left)))  # each tells all that are on their way
     return answers

@@ -75,6 +75,32 @@ def test_all_nodes_jobs_are_sent_and_left_and_collected_later(service: StandIn, 
     assert [n["resources"]["qpu_seconds"] for n in result["rounds"][0]["nodes"]] == [0.0, 0.0]
 
 
+# Two jobs are expected to take 2.1 s each, and may take 6: both at once are more than 8.
+ENOUGH_ONE_AFTER_THE_OTHER = 8.0
+
+
+def test_a_bound_that_is_enough_one_after_the_other_is_enough(service: StandIn, tmp_path: Path) -> None:
+    service.settings.plan = "open"
+    result = start(
+        config(), Places(), out=tmp_path / "run", said=Said(max_qpu_seconds=ENOUGH_ONE_AFTER_THE_OTHER)
+    ).result
+    assert len(service.accepted()) == len(result["jobs"]) == 2
+    assert 0 < result["qpu"]["total"] <= ENOUGH_ONE_AFTER_THE_OTHER
+
+
+def test_it_is_left_after_what_the_bound_allows_and_the_rest_is_sent_later(service: StandIn, tmp_path: Path) -> None:
+    service.settings.plan = "open"
+    service.hold()
+    said = Said(max_qpu_seconds=ENOUGH_ONE_AFTER_THE_OTHER, detach=True)
+    with pytest.raises(Detached) as left:
+        start(config(), Places(), out=tmp_path / "run", said=said)
+    assert len(left.value.jobs) == len(service.accepted()) == 1
+    service.release()
+    result = go_on(left.value.run).result
+    assert len(service.accepted()) == len(result["jobs"]) == 2
+    assert 0 < result["qpu"]["total"] <= ENOUGH_ONE_AFTER_THE_OTHER
+
+
 def test_what_was_paid_is_stated_and_a_stranger_verifies_it_without_the_service(
     service: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
