@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,8 +11,9 @@ from typing import Any
 from backends.runtime.client import JobClient, Lost
 from backends.runtime.errors import ServiceError
 from backends.runtime.ledger import Job, SessionEntry
+from backends.runtime.types import Tell
 from circuits.errors import QrunError, UsageError
-from runner.ledger import read_ledger
+from runner.ledger import RunLedger, read_ledger
 from runner.store import RunIndex, RunInfo, on_disk
 
 
@@ -202,7 +204,7 @@ def cancel(jobs: Iterable[RunJob], client: JobClient | None = None) -> dict[str,
                 told["cancelled" if service.cancel(str(job_id)) else "ended"].append(str(job_id))
         except Lost as error:
             raise ServiceError(
-                f"the service does not answer: {error}; {len(told['cancelled'])} job(s) were cancelled before.",
+                f"the service does not answer ({error}); {len(told['cancelled'])} job(s) were cancelled before.",
                 "Try again in a while.",
             ) from None
         if not ids:
@@ -235,11 +237,33 @@ def close_sessions(run: str, client: JobClient | None = None) -> list[str]:
                 (client or _client(job)).close_session(session.session_id)
             except Lost as error:
                 raise ServiceError(
-                    f"the session {session.session_id} is not closed: the service does not answer: {error}.",
+                    f"the session {session.session_id} is not closed: the service does not answer ({error}).",
                     "Try again in a while.",
                 ) from None
             closed.append(session.session_id)
     return closed
+
+
+def mend_results(ledger: RunLedger, tell: Tell, client: JobClient | None = None) -> None:
+    """Fetch kept results that are gone or damaged once more from the service, which charges nothing for that.
+
+    What cannot be had stays damaged, and is told by whoever needs it.
+
+    Args:
+        ledger: A run's.
+        tell: Told what was mended.
+        client: Asked; by default the service of the account in force.
+    """
+    for job in ledger.jobs():
+        if job.state != "done" or job.local or job.job_id is None or ledger.find(job.result or "") is not None:
+            continue
+        try:
+            raw = (client or _client(job)).result(job.job_id)
+        except (QrunError, Lost):
+            continue
+        if hashlib.sha256(raw).hexdigest() == job.result:
+            ledger.keep(job, raw)
+            tell("Result mended", f"the kept result of job {job.job_id} was gone or damaged, and is fetched anew.")
 
 
 def _client(job: Job) -> JobClient:

@@ -19,6 +19,7 @@ from runner import calibration
 from runner.access import Said, is_sound, to_json
 from runner.affordable import affordable
 from runner.config import RunConfig
+from runner.jobs import mend_results
 from runner.ledger import RunLedger
 from runner.options import config_from
 from runner.places import Places
@@ -166,7 +167,9 @@ def _play(
             if config.runtime is not None:
                 store.put("access", to_json(access))
                 runtime = context(config, access, info.run, reporter)
-            play = Play(config, places, store, manifest["versions"], reporter, prepared, RunLedger(store), runtime)
+            ledger = RunLedger(store)
+            mend_results(ledger, reporter.notice)
+            play = Play(config, places, store, manifest["versions"], reporter, prepared, ledger, runtime)
             result = play.play()
         except Detached as left:
             left.run = info.run

@@ -73,7 +73,7 @@ class Budget:
         used = at_most(self._ledger.jobs(), self._ledger.sessions())
         bound = self._access.max_qpu_seconds
         said = "without a bound" if bound is None else f"of {bound:g} s"
-        more = math.ceil(used + MARGIN * needed + GRACE)
+        more = math.ceil(max(used, bound or 0.0) + MARGIN * needed + GRACE)
         return BudgetError(
             f"stopped before the budget is passed: {used:.1f} s of QPU time {said} are spent or on their way, and "
             f"{why}. All results so far are kept.",

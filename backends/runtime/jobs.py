@@ -8,7 +8,6 @@ What a killed run left behind goes on from where the ledger says it stood.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -104,7 +103,7 @@ class Jobs:
             ServiceError: The service refuses to tell.
         """
         if ticket.job.state == "done":
-            return self._kept(ticket.job)
+            return self._ledger.result(ticket.job)
         status = self._wait(ticket.job)
         if status.state != "done":
             ticket.job = self._fail(ticket.job, status)
@@ -123,21 +122,6 @@ class Jobs:
         if ticket.job.state == "done":
             return True
         return self._patient.ask(lambda: self._shown(ticket.job)).final
-
-    def _kept(self, job: Job) -> bytes:
-        """The kept result; where it is gone or damaged, the same once more from the service, which charges nothing."""
-        try:
-            return self._ledger.result(job)
-        except QrunError:
-            if self._client.local or job.job_id is None:
-                raise
-            job_id = job.job_id
-            raw = self._budget.known(lambda: self._client.result(job_id))
-            if raw is None or hashlib.sha256(raw).hexdigest() != job.result:
-                raise
-            self._ledger.keep(job, raw)
-            self._context.tell("result mended", f"the kept result of job {job_id} was damaged, and is fetched anew.")
-            return raw
 
     def _keep(self, ticket: Ticket) -> bytes:
         job_id = str(ticket.job.job_id)

@@ -12,6 +12,7 @@ from backends.runtime.errors import ServiceError
 from backends.runtime.ledger import JobLedger, SessionEntry
 from backends.runtime.types import RuntimeContext
 from backends.runtime.waiting import Patient, pauses
+from backends.runtime.wire import said
 from circuits.errors import QrunError
 
 _CHOSEN: dict[tuple[str, str], Kind] = {}
@@ -210,7 +211,7 @@ class Modes:
     def _not_closed(self, entry: SessionEntry, error: Exception) -> None:
         self._context.tell(
             f"{entry.kind} not closed",
-            f"{entry.kind} {entry.session_id} could not be closed: {error}. It ends by itself, after "
+            f"{entry.kind} {entry.session_id} could not be closed: {said(error)}. It ends by itself, after "
             f"{entry.max_time} s at the latest.",
         )
 

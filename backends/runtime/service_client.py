@@ -302,6 +302,8 @@ class ServiceClient:
             raise
         except Exception as error:
             status = status_of(error)
+            if isinstance(error, QrunError) and status is None and not of_the_wire(error):
+                raise  # no account, no such instance: waiting mends nothing
             if status is None and not of_the_wire(error):
                 raise Lost(said(error)) from None  # an answer in no form that is known: a proxy's page, half a text
             if status == 404 and "missing" in missing:

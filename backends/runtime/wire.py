@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from backends.runtime.client import Lost, Rejected, Unclear
 from backends.runtime.explain import explain, of_the_service, one_line, redact
+from circuits.errors import QrunError
 
 _NOT_SENT = ("NewConnectionError", "ConnectTimeoutError", "ConnectTimeout")
 """Failures that come before anything is on the wire; unknown names and refused connections are among the first."""
@@ -46,6 +47,8 @@ def status_of(error: BaseException) -> int | None:
 
 def said(error: BaseException) -> str:
     """What the service said, in one line without a token."""
+    if isinstance(error, QrunError):
+        return one_line(error.message).removesuffix(".")
     return one_line(of_the_service(redact(str(error) or type(error).__name__)))
 
 

@@ -232,7 +232,7 @@ def test_what_the_service_does_not_show_or_answer(run: str, monkeypatch: pytest.
     by(monkeypatch, Service({}, away=True))
     out = CLI.invoke(app, ["jobs", "cancel", "aa1", "--yes"])
     assert out.exit_code == 1
-    assert "does not answer: no network" in out.stderr
+    assert "does not answer (no network)" in out.stderr
 
 
 def test_the_sessions_of_a_run_that_is_played_and_of_single_jobs_stay_open(
@@ -283,3 +283,36 @@ def test_looking_at_jobs_writes_nothing(run: str) -> None:
     before = (other.path / "state.sqlite").read_bytes()
     assert json.loads(CLI.invoke(app, ["jobs", "list", other.run, "--json"]).stdout) == []
     assert (other.path / "state.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+@pytest.mark.parametrize("given", [b"{}", b"{ }", None])
+def test_a_kept_result_is_fetched_anew_where_it_is_damaged(run: str, damage: str, given: bytes | None) -> None:
+    """From the service, if it gives the same; it is never sent anew."""
+
+    class Results(Service):
+        def result(self, job_id: str) -> bytes:
+            asked.append(job_id)
+            if given is None:
+                raise Lost("no network")
+            return given
+
+    asked: list[str] = []
+    told: list[str] = []
+    info = RunIndex().find(run)
+    store = RunStore(run, info.path)
+    try:
+        ledger = RunLedger(store)
+        (done,) = [job for job in ledger.jobs() if job.state == "done"]
+        jobs.mend_results(ledger, lambda *_: told.append("told"), Results({}))  # type: ignore[arg-type]
+        assert (asked, told) == ([], [])
+        (file,) = ledger.folder.glob("*.json")
+        file.unlink() if damage == "gone" else file.write_bytes(b"{")
+        jobs.mend_results(ledger, lambda *_: told.append("told"), Results({}))  # type: ignore[arg-type]
+        assert asked == ["d5done"]
+        mended = given == b"{}"
+        assert bool(told) == mended
+        assert (ledger.find(str(done.result)) == b"{}") == mended
+        assert [job for job in ledger.jobs() if job.tag == done.tag] == [done]
+    finally:
+        store.close()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.runtime.ledger import Job, JobLedger, MemoryLedger, SessionEntry, spent
+from backends.runtime.ledger import Job, JobLedger, MemoryLedger, SessionEntry, at_most, spent
 from circuits.errors import QrunError
 from runner.ledger import Account, RunLedger, read_ledger
 from runner.store import RunStore
@@ -187,3 +187,11 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path, after: int) 
             assert ledger.result(found) == f"result {number}".encode()
             assert found.job_id == f"id{number}"
     assert len(known) <= int(said[-1][0]) + 2  # at most one write was on its way
+
+
+@given(known=st.lists(_JOBS, max_size=5), sessions=st.lists(_SESSIONS, max_size=3))
+def test_the_most_that_may_be_charged_is_not_below_what_is(known: list[Job], sessions: list[SessionEntry]) -> None:
+    """A job's reserve is never below its estimate."""
+    sound = [replace(j, reserve=max(j.reserve, j.estimate)) for j in known]
+    sessions = list({s.session_id: s for s in sessions}.values())
+    assert at_most(sound, sessions) >= spent(sound, sessions) * (1 - 1e-12)

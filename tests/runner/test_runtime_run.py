@@ -320,6 +320,18 @@ def test_a_calibration_that_is_gone_or_another_is_told(service: StandIn, mine: P
         start(config, Places())
 
 
+def test_a_calibration_that_was_changed_in_the_runs_folder_is_taken_from_the_home(
+    service: StandIn, mine: Path, tmp_path: Path
+) -> None:
+    config = on_device()
+    sha256 = str(config.snapshot_sha256)
+    kept = tmp_path / calibration.file_name(sha256)
+    whole = (mine / "calibrations" / f"{sha256}.json").read_bytes()
+    for damaged in (whole[:-100], whole.replace(b"ibm_manila", b"ibm_manilb"), b""):
+        kept.write_bytes(damaged)
+        assert calibration.find("ibm_manila", sha256, tmp_path).content == whole
+
+
 def test_without_an_account_a_device_is_no_choice(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("QISKIT_IBM_")]:
         monkeypatch.delenv(name)

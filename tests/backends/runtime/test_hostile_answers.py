@@ -269,6 +269,15 @@ def test_the_client_is_not_slowed_by_reading_its_stack(monkeypatch: pytest.Monke
     assert os.environ["USAGE_DATA_OPT_OUT"] == "False"
 
 
+def test_without_an_account_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """As where the token was removed before a run is resumed."""
+    for name in [name for name in os.environ if name.startswith("QISKIT_IBM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ServiceError, match="no account"):
+        ServiceClient().status("j1")
+
+
 def test_a_result_passes_as_it_came() -> None:
     text = json.dumps({"schema_version": "v2.0", "data": []}, indent=1)
     assert client(text).result("j1") == text.encode()
