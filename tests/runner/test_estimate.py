@@ -18,7 +18,6 @@ from circuits.errors import UsageError
 from runner.cli import app
 from runner.estimate import OPEN_PLAN_SECONDS, Estimate, compiled_for, estimate, share_of, split
 from runner.options import config_from
-from tests.runner.conftest import Qrun
 
 __all__ = ["runtime_standin"]
 
@@ -100,19 +99,21 @@ def test_a_run_on_the_device_sends_what_was_estimated(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mine")
 def test_a_run_that_trains_on_the_twin_sends_what_was_estimated_to_the_service(
-    runtime_standin: StandIn, qrun: Qrun, tmp_path: Path
+    runtime_standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs, circuits, shots, and to the last digit the QPU seconds that each job was expected to take."""
     tables: dict[str, dict[str, Any]] = {"model": TINY, "runtime": {"run_on": "ibm_torino", "shots": 64}}
     file = toml(tmp_path / "tiny.toml", tables)
     options = ["--nodes", "2", "--rounds", "1", "--fine-tune", "2", "--device-samples", "17"]
-    home = {"HOME": str(tmp_path)}
-    done = qrun("experiment", "nsl-kdd", *options, "--config", str(file), "--json", **home)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("HOME", str(tmp_path))
+    account.disconnect()
+    done = CLI.invoke(app, ["experiment", "nsl-kdd", *options, "--config", str(file), "--json"])
+    assert done.exit_code == 0, done.stderr
     jobs = json.loads(done.stdout)["jobs"]
-    told = qrun("estimate", "nsl-kdd", *options, "--config", str(file), "--json", **home)
-    assert told.returncode == 0, told.stderr
+    told = CLI.invoke(app, ["estimate", "nsl-kdd", *options, "--config", str(file), "--json"])
+    assert told.exit_code == 0, told.stderr
     (found,) = json.loads(told.stdout)["estimates"]
     assert [(s["name"], s["jobs"], s["circuits"]) for s in found["stages"]] == [
         ("fine-tuning", 4, 24),

@@ -38,7 +38,9 @@ def target() -> Target:
 
 
 @pytest.fixture(autouse=True)
-def _disconnected(runtime_standin: StandIn) -> Any:
+def _disconnected(runtime_standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Any:
+    # IBM's client tries again as often as it does, a hundredth of a second apart.
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: time.sleep(0.01))
     disconnect()
     yield
     disconnect()
