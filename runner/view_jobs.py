@@ -27,12 +27,11 @@ def show_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
     wide = stdout().width >= 160
     heads = ["job", "state", "run", "for", "backend", "mode", "QPU s"]
     table = table_of("Jobs", [*heads, "circuits", "shots", "created"] if wide else heads, numeric=[6, 7, 8])
-    for column in (2, 4):  # where there is room: names are whole, and what a job is for takes a second line
+    for column in (1, 2, 4):  # where there is room: names are whole, and what a job is for takes a second line
         table.columns[column].no_wrap = stdout().width >= 110
     for job in jobs:
-        name = job["job_id"] or job["tag"]
-        # Of a local job's long id the beginning, which is as good as all of it.
-        name = name[:13] if job["local"] else name
+        # Of a tag, and of a local job's long id, the beginning: it is as good as all of it.
+        name = job["tag"][:18] if job["job_id"] is None else job["job_id"][:13] if job["local"] else job["job_id"]
         mode = "local" if job["local"] else job["mode"]
         taken = seconds(0.0 if job["local"] else job["qpu_seconds"])
         row = [name, job["state"], job["run"], purpose(job["key"]), job["backend"], mode, taken]
@@ -51,7 +50,7 @@ def purpose(key: str) -> str:
         return key
     round_, _, node, step, part = (int(number) for number in [*numbers, "0"][:5])
     words = [
-        "device run" if what == "device" else what,
+        what,
         f"round {round_}" if round_ else "",
         f"node {node}" if node >= 0 else "",
         f"step {step + 1}" if what in _STEPPED else "",

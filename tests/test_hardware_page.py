@@ -82,7 +82,7 @@ TELLING = {
     "experiment nsl-kdd --train-on twin --run-on ibm_torino --seed 1 --max-qpu-seconds 300 --detach": [
         r"sent 3 job\(s\): .+ Go on with: qrun runs resume nsl-kdd-[0-9a-f]+"
     ],
-    "jobs list": [r"sent +nsl-kdd-[0-9a-f]+ +device run, round 2, node 2 +ibm_torino +batch +-"],
+    "jobs list": [r"sent +nsl-kdd-[0-9a-f]+ +device, round 2, node 2 +ibm_torino +batch +-"],
     "runs resume RUN": [r"Final aggregate on ibm_torino: 256 samples", r"jobs +3, mode batch; 7\d\.\d QPU seconds"],
     "verify RUN": [r"jobs +\d+ +- ", r"Nothing is false"],
     "estimate nsl-kdd --train-on twin --run-on ibm_torino --fine-tune 2 --shots 256": [r"all +9 +832"],

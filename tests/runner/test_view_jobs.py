@@ -15,7 +15,7 @@ from runner.view_jobs import describe, purpose, show_jobs
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("device/5/0/0/0/0", "device run, round 5, node 0"),
+        ("device/5/0/0/0/0", "device, round 5, node 0"),
         ("fine-tune/5/0/2/1/0", "fine-tune, round 5, node 2, step 2"),
         ("train/1/0/0/0/1", "train, round 1, node 0, step 1, part 2"),
         ("aggregate/3/0/-1/0", "aggregate, round 3"),
@@ -54,9 +54,19 @@ def test_names_and_ids_are_whole_in_a_file(capsys: pytest.CaptureFixture[str]) -
         "created": "2026-11-21T21:56:38+00:00",
     }
     local = {**job, "job_id": "3cbe80d5-dde7-49bf-abf5-02ea2aa74f93", "local": True}
-    show_jobs([job, local])
+    intended = {**job, "job_id": None, "state": "intended", "tag": "qrun-4952c78a-6790-4417-b26b-5d7dec5158ee"}
+    show_jobs([job, local, intended])
     out = capsys.readouterr().out
-    for name in (job["job_id"], job["run"], job["backend"], "3cbe80d5-dde7 ", "23.8", " local "):
+    for name in (
+        job["job_id"],
+        job["run"],
+        job["backend"],
+        "3cbe80d5-dde7 ",
+        " 23.8",
+        " local ",
+        "qrun-4952c78a-6790 ",
+        " intended ",
+    ):
         assert str(name) in out
 
 
