@@ -67,6 +67,11 @@ def check_devices(
     findings: Findings, config: RunConfig, state: TaskState, result: Mapping[str, Any], kept: KeptJobs
 ) -> None:
     """Everything about jobs and devices that follows from the config and the chain."""
+    if config.runtime is not None:
+        findings.test(
+            "jobs" in result, "jobs/told", "the result of a run with jobs on devices tells of them",
+            "it is of a format that knew no jobs", "result.json",
+        )  # fmt: skip
     if "jobs" not in result or not kept.whole:
         return  # of an earlier format, or told as damaged already
     devices = _devices(config)

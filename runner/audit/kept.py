@@ -20,7 +20,8 @@ from experiments.models.qgan import QGAN
 from runner import calibration
 from runner.audit.checks import Findings
 from runner.audit.figures import FILE
-from runner.audit.jobs import FIGURES, KeptJobs, close, read_samples
+from runner.audit.jobs import FIGURES, KeptJobs, close
+from runner.audit.samples import read_samples
 from runner.config import RunConfig
 from runner.contribution import OnDevice
 from runner.device_report import DeviceRun, FloatArray, device_figures
