@@ -61,7 +61,7 @@ def intent(
 def failure(job: Job, run: str) -> JobFailedError:
     """What to raise for a job that failed."""
     return JobFailedError(
-        f"the job {job.job_id} for {job.key} on {job.backend} {job.reason or 'failed'}.",
+        f"the job {job.job_id} for {job.key} on {job.backend} has no result: {(job.reason or 'failed').rstrip('.')}.",
         f"`qrun runs resume {run or 'RUN'} --resubmit` sends it anew, and pays for it anew.",
     )
 
