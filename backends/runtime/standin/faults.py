@@ -54,7 +54,7 @@ class Chaos:
         drop: Probability of a dropped connection.
         late: Probability of a delay.
         longest: Longest delay, seconds.
-        after: Probability that the work is done all the same, where an error or a drop was drawn.
+        after: Probability that the work is done all the same, where an error of 500 or above or a drop was drawn.
         statuses: What to answer.
         path: Which paths, as in `Fault`.
     """
@@ -123,6 +123,7 @@ class Faults:
             fault.drop = True
         elif error < chaos.error:
             fault.status = status
+            fault.after = fault.after and status >= 500  # who is told 4xx is told that nothing was done
         return fault if fault.drop or fault.status or fault.delay else None
 
 
