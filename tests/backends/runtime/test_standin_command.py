@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[3]
 
 def test_it_serves_what_it_prints_until_interrupted() -> None:
     command = [sys.executable, "-m", "backends.runtime.standin", "--device", "fake_torino", "--plan", "open"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(9)]
