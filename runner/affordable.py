@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backends.runtime.errors import BudgetError, ServiceError
 from backends.runtime.types import Access
+from circuits.errors import UsageError
 from runner.access import on_hardware
 from runner.config import RunConfig
 from runner.prepare import Prepared
@@ -15,6 +16,7 @@ def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: 
 
     Raises:
         BudgetError: it is not enough; says what to do.
+        UsageError: sessions are asked for, and the plan allows none.
     """
     if not on_hardware(config):
         if config.runtime is not None and access.max_qpu_seconds is not None:
@@ -37,6 +39,11 @@ def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: 
     except ServiceError as error:
         reporter.notice("Budget", f"What the plan has left is not known: {error}")
         return
+    if access.mode == "session" and (plan.plan or "").lower() == "open":
+        raise UsageError(
+            f"--mode session: the plan of this account ({plan.plan}) allows no sessions; nothing was sent.",
+            "Leave --mode out to take what the plan allows, or take --mode batch or --mode job.",
+        )
     if plan.remaining is not None and needed > plan.remaining:
         raise BudgetError(
             f"this run is expected to take {needed:.0f} QPU seconds of {target.name}, and the plan has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _line(info: RunInfo) -> dict[str, Any]:
     out: dict[str, Any] = {
         "run": info.run,
-        "state": info.state,
+        "state": _state(info),
         "created": datetime.fromtimestamp(info.created, UTC).isoformat(timespec="seconds"),
         "path": str(info.path),
     }
@@ -33,6 +34,16 @@ def _line(info: RunInfo) -> dict[str, Any]:
     except QrunError:
         pass
     return out
+
+
+def _state(info: RunInfo) -> str:
+    """The folder's state; "waiting" where the run has stopped and jobs of it are on their way to a device."""
+    if info.state != "interrupted":
+        return info.state
+    with suppress(QrunError):
+        if any(job.state == "sent" and not job.local for job in ledger_of(info)[0]):
+            return "waiting"
+    return info.state
 
 
 def describe_runs() -> list[dict[str, Any]]:

@@ -273,6 +273,8 @@ def show_run(run: Mapping[str, Any]) -> None:
         show_result(run["result"], Path(run["path"]))
     elif run["state"] == "interrupted":
         emit(f"It stopped before its end. Go on with: qrun runs resume {run['run']}")
+    elif run["state"] == "waiting":
+        emit(f"Its jobs are on their way to a device. Take their results with: qrun runs resume {run['run']}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

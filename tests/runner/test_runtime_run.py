@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from backends.runtime.account import disconnect
 from backends.runtime.errors import BudgetError, Detached
 from backends.runtime.standin import Settings, StandIn
 from backends.runtime.types import Access
@@ -263,6 +264,9 @@ def test_a_job_that_is_cancelled_is_sent_anew_when_told_and_not_before(service: 
     with pytest.raises(Detached) as left:
         start(on_device(), Places(), said=Said("batch", detach=True))
     run = left.value.run
+    listed = json.loads(CLI.invoke(app, ["runs", "list", "--json"]).stdout)
+    assert [entry["state"] for entry in listed if entry["run"] == run] == ["waiting"]
+    assert f"qrun runs resume {run}" in " ".join(CLI.invoke(app, ["runs", "show", run]).stdout.split())
     out = CLI.invoke(app, ["jobs", "cancel", run, "--yes", "--json"])
     assert json.loads(out.stdout)["cancelled"] == list(left.value.jobs)
     service.release()
@@ -286,6 +290,9 @@ def test_what_cannot_be_paid_is_refused_before_anything_is_sent(service: StandIn
     with pytest.raises(BudgetError, match=r"--max-qpu-seconds is 1;.*--train-on twin --run-on ibm_manila"):
         start(on_device(), Places(), said=Said(max_qpu_seconds=1.0))
     service.settings.plan = "open"
+    disconnect()  # the plan is asked once a connection
+    with pytest.raises(UsageError, match=r"--mode session: the plan .*allows no sessions"):
+        start(on_device(), Places(), said=Said(mode="session"))
     with pytest.raises(BudgetError, match=r"the plan has 600 left"):
         start(on_device(steps_per_epoch=5000), Places())
     out = CLI.invoke(
