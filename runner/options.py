@@ -65,7 +65,8 @@ def config_from(
         from_file = read_toml(file)
         if from_file.get("experiment", experiment) != experiment:
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
-        build_config(_complete(merge(values, from_file)), origin=str(file))
+        # A file may leave to the command line where things run; what it says itself is checked under its own name.
+        build_config(_complete(merge(_where(nest(given(options))), merge(values, from_file))), origin=str(file))
         values = merge(values, from_file)
     values = merge(values, nest(given(options)))
     runtime = values.get("runtime")
@@ -73,6 +74,13 @@ def config_from(
         # A twin of the device that its models go to, unless another is named.
         values = {"backend": runtime["run_on"], **values}
     return _with_backends(build_config(_complete(values)), tell)
+
+
+def _where(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what the options say: engine, and device that models are run on."""
+    runtime = said.get("runtime")
+    run_on = runtime.get("run_on") if isinstance(runtime, Mapping) else None
+    return given({"engine": said.get("engine"), "runtime": {"run_on": run_on}})
 
 
 def _with_backends(config: RunConfig, tell: Tell) -> RunConfig:

@@ -212,3 +212,16 @@ def test_what_does_not_fit_the_runtime_is_named_in_one_line(values: dict[str, ob
         config_from("nsl-kdd", values)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_leave_the_device_to_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("[runtime]\nshots = 128\nsamples = 32\n")
+    config = config_from("nsl-kdd", {"run_on": "fake_manila"}, file)
+    assert config.runtime is not None
+    assert (config.runtime.run_on, config.runtime.shots, config.runtime.samples) == ("fake_manila", 128, 32)
+    file.write_text('[runtime]\ndynamical_decoupling = "XY4"\n')
+    assert config_from("nsl-kdd", {"engine": "runtime"}, file).engine == "runtime"
+    file.write_text("[runtime]\nshots = 0\n")
+    with pytest.raises(UsageError, match=r"a\.toml: runtime\.shots = 0"):
+        config_from("nsl-kdd", {"run_on": "fake_manila"}, file)
