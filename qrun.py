@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from backends.catalog import get_target, list_targets
     from backends.layer import ExpectationLayer
     from backends.protocol import Executor, Request, Result
+    from backends.runtime.errors import Detached
+    from backends.runtime.executor import RuntimeExecutor
+    from backends.runtime.types import Access, RuntimeContext, RuntimeOptions
     from backends.twin.executor import TwinExecutor
     from backends.twin.primitives.estimator import TwinEstimator
     from backends.twin.primitives.gradient import TwinEstimatorGradient
@@ -25,10 +28,13 @@ if TYPE_CHECKING:
     from circuits.errors import QrunError
     from circuits.qgan import generator
     from contracts.errors import LedgerError
+    from runner.access import Said
     from runner.config import RunConfig
     from runner.run import resume, run
 
 _WHERE = {
+    "Access": "backends.runtime.types",
+    "Detached": "backends.runtime.errors",
     "Executor": "backends.protocol",
     "ExpectationLayer": "backends.layer",
     "LedgerError": "contracts.errors",
@@ -36,6 +42,10 @@ _WHERE = {
     "Request": "backends.protocol",
     "Result": "backends.protocol",
     "RunConfig": "runner.config",
+    "RuntimeContext": "backends.runtime.types",
+    "RuntimeExecutor": "backends.runtime.executor",
+    "RuntimeOptions": "backends.runtime.types",
+    "Said": "runner.access",
     "TwinEstimator": "backends.twin.primitives.estimator",
     "TwinEstimatorGradient": "backends.twin.primitives.gradient",
     "TwinExecutor": "backends.twin.executor",
@@ -50,6 +60,8 @@ _WHERE = {
 }
 
 __all__ = [
+    "Access",
+    "Detached",
     "Executor",
     "ExpectationLayer",
     "LedgerError",
@@ -57,6 +69,10 @@ __all__ = [
     "Request",
     "Result",
     "RunConfig",
+    "RuntimeContext",
+    "RuntimeExecutor",
+    "RuntimeOptions",
+    "Said",
     "TwinEstimator",
     "TwinEstimatorGradient",
     "TwinExecutor",
