@@ -206,4 +206,4 @@ def snapshot_bytes(target: Target | None) -> bytes | None:
 def describe_options(options: RuntimeOptions, target: Target) -> dict[str, Any]:
     """Whether a target's jobs run in the local testing mode, the options in force, and what that mode ignores."""
     local = target.kind != "hardware"
-    return {"local": local, "options": asdict(options), "ignored": ignored(options) if local else []}
+    return {"local": local, "options": asdict(options.in_force()), "ignored": ignored(options) if local else []}

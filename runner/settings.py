@@ -103,7 +103,7 @@ class RuntimeSettings(Settings):
         "off", description="Sequence of pulses on qubits that wait."
     )
     twirling: Literal["off", "gates", "measure", "all"] = Field(
-        "off", description="Random Paulis around two-qubit gates, before readout, or both."
+        "off", description="Random Paulis around two-qubit gates, before readout, or both; levels 1 and 2 add theirs."
     )
     resilience_level: Literal[0, 1, 2] | None = Field(
         None, description="None: counts from the Sampler; 0, 1, 2: the Estimator's error mitigation."

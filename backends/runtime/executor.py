@@ -194,7 +194,7 @@ class RuntimeExecutor:
             if rows:
                 tickets.append(ticket)
                 charged += ticket.paid * (ticket.job.qpu_seconds or 0.0) * rows / ticket.part.rows
-        options = self.context.options
+        options = self.context.options.in_force()
         return {
             "engine": self.name,
             "backend": self.target.name,

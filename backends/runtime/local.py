@@ -24,6 +24,12 @@ from circuits.errors import QrunError
 IGNORED = ("max_time of a session", "max_execution_time", "job tags")
 """What the local mode takes and leaves aside."""
 
+_DECOUPLING = (
+    "what dynamical_decoupling is for: no phase drifts while qubits wait, and only with it they decay there, so that "
+    "it only costs"
+)
+"""Its delays stand in the circuit, where Aer's noise model relaxes them; without it nobody tells Aer who waits."""
+
 _DENSITY_MATRIX_WIRES = 10
 """Up to here one density matrix a circuit is evolved and sampled, whatever the shots: what Aer picks by itself for many
 shots."""
@@ -41,7 +47,7 @@ def ignored(options: RuntimeOptions) -> list[str]:
     """What the local mode ignores of what is in force."""
     if options.dynamical_decoupling == "off":
         return list(IGNORED)
-    return [*IGNORED, "what dynamical_decoupling is for: qubits do not decay while they wait, its pulses only cost"]
+    return [*IGNORED, _DECOUPLING]
 
 
 class LocalClient:

@@ -46,10 +46,11 @@ def run_primitive(
     }
     if options.dynamical_decoupling != "off":
         given["dynamical_decoupling"] = {"enable": True, "sequence_type": options.dynamical_decoupling}
-    if options.twirling != "off":
+    twirling = options.in_force().twirling
+    if twirling != "off":
         given["twirling"] = {
-            "enable_gates": options.twirling in ("gates", "all"),
-            "enable_measure": options.twirling in ("measure", "all"),
+            "enable_gates": twirling in ("gates", "all"),
+            "enable_measure": twirling in ("measure", "all"),
         }
     if options.resilience_level is None:
         from qiskit_ibm_runtime.executor_sampler import Sampler

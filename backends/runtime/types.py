@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Mode = Literal["auto", "session", "batch", "job"]
@@ -31,6 +31,18 @@ class RuntimeOptions:
     dynamical_decoupling: Literal["off", "XX", "XpXm", "XY4"] = "off"
     twirling: Literal["off", "gates", "measure", "all"] = "off"
     resilience_level: int | None = None
+
+    def in_force(self) -> RuntimeOptions:
+        """What the Runtime makes of them: its resilience levels twirl by themselves, whatever was asked for.
+
+        Levels 1 and 2 mitigate readout, for which it is twirled; level 2 twirls gates too, unless "measure" says not
+        to (qiskit-ibm-runtime 0.51, executor_estimator/finalize_options.py).
+        """
+        level = self.resilience_level or 0
+        if level == 0:
+            return self
+        gates = self.twirling in ("gates", "all") or (level == 2 and self.twirling == "off")
+        return replace(self, twirling="all" if gates else "measure")
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _check_backend(findings: Findings, config: RunConfig, device: _Device | None
         "snapshot_sha256": config.snapshot_sha256,
     }
     if device is not None:
-        wanted |= {"local": device.local, "options": asdict(device.options), "ignored": _ignored(device)}
+        wanted |= {"local": device.local, "options": asdict(device.options.in_force()), "ignored": _ignored(device)}
     _compare(findings, "backend", told, wanted, config.backend)
 
 
@@ -203,7 +203,7 @@ def _check_device_run(
     wanted = {
         "engine": "local" if device.local else "service",
         "shots": device.options.shots,
-        "options": asdict(device.options),
+        "options": asdict(device.options.in_force()),
         "ignored": _ignored(device),
         "snapshot_sha256": device.sha256,
     }
