@@ -63,6 +63,12 @@ def estimate(
 
     if None not in (engine, train_on) and engine != train_on:
         raise UsageError(f"--engine {engine} and --train-on {train_on} name two engines.", "Leave one out.")
+    trains = train_on if engine is None else engine
+    if trains not in (None, "runtime") and run_on is None and not _in_file(config):
+        raise UsageError(
+            f"{'--engine' if train_on is None else '--train-on'} {trains}: such a run sends nothing to a device.",
+            "Take --engine runtime, or add --run-on NAME; without either both ways are shown.",
+        )
     values = {
         "backend": backend,
         "nodes": nodes,
@@ -71,7 +77,7 @@ def estimate(
         "qubits": qubits,
         "reps": reps,
         "entanglement": entanglement,
-        "engine": train_on if engine is None else engine,
+        "engine": trains,
         "aggregation": aggregation,
         "seed": seed,
     }
@@ -125,6 +131,14 @@ def _ways(
     run_on = {"run_on": plain.backend, "run_on_sha256": plain.snapshot_sha256, "shots": shots}
     on_twin = {**common, **there, "engine": "twin", "runtime": {**runtime, **run_on}}
     return [config_from(name, on_device, file), config_from(name, on_twin, file)]
+
+
+def _in_file(file: Path | None) -> bool:
+    """Whether a config file names the device that trained models go to."""
+    from runner.config import read_toml
+
+    runtime = {} if file is None else read_toml(file).get("runtime")
+    return isinstance(runtime, dict) and runtime.get("run_on") is not None
 
 
 def _say(title: str, text: str) -> None:

@@ -219,6 +219,11 @@ def test_what_sends_nothing_is_refused(mine: None) -> None:
     two = CLI.invoke(app, ["estimate", "nsl-kdd", "--engine", "runtime", "--train-on", "twin"])
     assert two.exit_code == 2
     assert "name two engines" in two.stderr
+    for option in (["--engine", "aer"], ["--engine", "twin"], ["--train-on", "twin"], ["--engine", "warp"]):
+        nothing = CLI.invoke(app, ["estimate", "nsl-kdd", *option])
+        assert nothing.exit_code == 2
+        assert f"{' '.join(option)}: such a run sends nothing" in nothing.stderr
+        assert len(nothing.stderr.splitlines()) == 1
     small = CLI.invoke(app, ["estimate", "nsl-kdd", "--backend", "fake_manila"])
     assert small.exit_code == 2
     assert "fake_manila has 5" in small.stderr
