@@ -80,6 +80,7 @@ def resume(
     from runner.run import go_on
 
     said = Said(mode, max_qpu_seconds, max_time, patience, resubmit)
+    said.access()  # a mistake is told first, also of a run that is finished
     places = Places(data, chain, ipfs)
     play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
 
@@ -104,6 +105,7 @@ def detach(
     from runner.run import go_on
 
     said = Said(mode, max_qpu_seconds, max_time, patience, resubmit, detach=True)
+    said.access()
     places = Places(data, chain, ipfs)
     play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
 

@@ -178,6 +178,26 @@ def test_each_wrong_option_is_one_line(mine: Path, options: list[str], said: str
     assert RunIndex().list() == []
 
 
+@pytest.mark.parametrize("command", ["resume", "detach"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--mode", "fast"], "--mode fast"),
+        (["--max-qpu-seconds", "nan"], "--max-qpu-seconds nan"),
+        (["--max-time", "0"], "--max-time 0"),
+        (["--patience", "-1"], "--patience -1"),
+        ([], "no run 'none'"),
+    ],
+)
+def test_a_wrong_option_of_a_run_that_goes_on_is_told_first(
+    mine: Path, command: str, options: list[str], said: str
+) -> None:
+    out = CLI.invoke(app, ["runs", command, "none", *options])
+    assert out.exit_code == 2, out.output
+    assert said in out.stderr
+    assert len(out.stderr.splitlines()) == 1
+
+
 def test_a_dry_run_writes_and_sends_nothing(mine: Path) -> None:
     out = CLI.invoke(app, ["experiment", "nsl-kdd", "--run-on", "fake_manila", "--qubits", "3", "--dry-run", "--json"])
     assert out.exit_code == 0
@@ -304,9 +324,15 @@ def test_what_cannot_be_paid_is_refused_before_anything_is_sent(service: StandIn
     assert RunIndex().list() == []
 
 
-def test_a_device_that_is_chosen_becomes_a_name(service: StandIn, mine: Path) -> None:
+@pytest.mark.parametrize("name", ["least-busy", "best"])
+def test_a_device_that_is_chosen_becomes_a_name(service: StandIn, mine: Path, name: str) -> None:
     told: list[tuple[str, str]] = []
-    config = config_from("nsl-kdd", {**TINY, "run_on": "least-busy"}, tell=lambda *said: told.append(said))
+    direct = config_from(
+        "nsl-kdd", {**TINY, "engine": "runtime", "backend": name}, tell=lambda *said: told.append(said)
+    )
+    assert (direct.backend, [title for title, _ in told]) == ("ibm_manila", ["Device"])
+    told.clear()
+    config = config_from("nsl-kdd", {**TINY, "run_on": name}, tell=lambda *said: told.append(said))
     assert config.runtime is not None
     assert (config.backend, config.runtime.run_on) == ("ibm_manila", "ibm_manila")
     assert config.snapshot_sha256 == config.runtime.run_on_sha256 is not None
