@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qiskit_ibm_runtime import Session
 
 from backends.catalog import get_target
 from backends.observables import single_z
 from backends.protocol import Request
-from backends.runtime.account import disconnect
+from backends.runtime.account import connect, disconnect
 from backends.runtime.client import Clock, Lost, NotShown, Place, Rejected, Unclear
 from backends.runtime.errors import BudgetError, Detached, ServiceError
 from backends.runtime.executor import RuntimeExecutor
@@ -105,7 +106,7 @@ def test_mitigated_values_are_better_than_those_that_are_read(make: Make, sent: 
 
 def test_a_job_has_its_tags_session_and_bound(make: Make, sent: Any, runtime_standin: StandIn) -> None:
     ledger = MemoryLedger()
-    with labelled("train", round_=3, node=1), make(ledger) as executor:
+    with labelled("train", round_=3, node=1), make(ledger, session_seconds=1234) as executor:
         executor.run(asked(sent), seed=1)
         executor.run(asked(sent, seed=1), seed=2)
     first, second = runtime_standin.accepted()
@@ -115,6 +116,12 @@ def test_a_job_has_its_tags_session_and_bound(make: Make, sent: Any, runtime_sta
     (session,) = ledger.sessions()
     assert not session.open
     assert session.usage is not None
+    # What the service was told that they may take at most.
+    assert [first.cost, second.cost] == [job.reserve for job in ledger.jobs()]
+    assert min(first.cost or 0, second.cost or 0) > 0
+    told = Session.from_id(session.session_id, connect()).details()
+    assert told is not None
+    assert told["max_time"] == session.max_time == 1234
     assert [job.job_id for job in ledger.jobs()] == [first.job_id, second.job_id]
     assert all(job.state == "done" and (job.qpu_seconds or 0) > 2 for job in ledger.jobs())
 
