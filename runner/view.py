@@ -16,7 +16,7 @@ from rich.text import Text
 
 from runner.progress import RoundResult, from_json
 from runner.tables import emit, show_table, stdout, table_of
-from runner.view_device import agreement_line, ignored_of, jobs_line, show_device
+from runner.view_device import agreement_line, ignored_of, jobs_line, options_of, show_device
 from runner.view_jobs import describe as describe_jobs
 from runner.view_rounds import round_table
 
@@ -181,6 +181,8 @@ def _of_jobs(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [] if device is None else [("device", f"{device['backend']} {agreement_line(device)}")]
     if result.get("jobs"):
         lines.append(("jobs", jobs_line(result)))
+        options = options_of(result)
+        lines += [("options", options)] if options else []
         ignored = ignored_of(result)
         lines += [("ignored", "; ".join(ignored))] if ignored else []
     return lines

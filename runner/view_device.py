@@ -71,6 +71,19 @@ def ignored_of(result: Mapping[str, Any]) -> Sequence[str]:
     return found
 
 
+def options_of(result: Mapping[str, Any]) -> str:
+    """What was in force on the device beside shots; "" where nothing was."""
+    of = (result["device_run"] or result["backend"]).get("options") or {}
+    told = []
+    if of.get("dynamical_decoupling", "off") != "off":
+        told.append(f"dynamical decoupling {of['dynamical_decoupling']}")
+    if of.get("twirling", "off") != "off":
+        told.append({"gates": "gates", "measure": "readout", "all": "gates and readout"}[of["twirling"]] + " twirled")
+    if of.get("resilience_level") is not None:
+        told.append(f"resilience level {of['resilience_level']}")
+    return ", ".join(told)
+
+
 def show_device(run: Mapping[str, Any], parts: Mapping[str, str]) -> None:
     """The table of the device on stdout."""
     emit(device_table(run, parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def test_the_final_table_shows_the_device_beside_its_twin(
     assert f"{result['device_run']['agreement']['mean_absolute_difference']:.4f} +- " in shown
     assert "6, mode local session; 0.0 QPU seconds" in shown
     assert "max_execution_time" in shown  # what the local mode ignores
+    assert "\noptions" not in shown  # none was in force
+    run = result["device_run"]
+    for options, said in (
+        ({"twirling": "all", "resilience_level": 2}, "gates and readout twirled, resilience level 2"),
+        ({"dynamical_decoupling": "XX", "twirling": "measure"}, "dynamical decoupling XX, readout twirled"),
+        ({"resilience_level": 0}, "resilience level 0"),
+    ):
+        show_result({**result, "device_run": {**run, "options": {**run["options"], **options}}}, folder)
+        assert re.search(rf"^options +{said}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_result_of_the_format_before_is_read_and_shown_and_verified(
