@@ -65,8 +65,7 @@ def config_from(
         from_file = read_toml(file)
         if from_file.get("experiment", experiment) != experiment:
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
-        # A file may leave to the command line where things run; what it says itself is checked under its own name.
-        build_config(_complete(merge(_where(nest(given(options))), merge(values, from_file))), origin=str(file))
+        _check_file(merge(values, from_file), nest(given(options)), str(file))
         values = merge(values, from_file)
     values = merge(values, nest(given(options)))
     runtime = values.get("runtime")
@@ -74,6 +73,19 @@ def config_from(
         # A twin of the device that its models go to, unless another is named.
         values = {"backend": runtime["run_on"], **values}
     return _with_backends(build_config(_complete(values)), tell)
+
+
+def _check_file(values: Mapping[str, Any], said: Mapping[str, Any], origin: str) -> None:
+    """Check what a file says under its own name. It may leave to the command line where things run; and an option may
+    turn off what would not fit there.
+
+    Raises:
+        UsageError: It is wrong, with and without what the options say of engine and device.
+    """
+    try:
+        build_config(_complete(dict(values)), origin=origin)
+    except UsageError:
+        build_config(_complete(merge(_where(said), values)), origin=origin)
 
 
 def _where(said: Mapping[str, Any]) -> dict[str, Any]:
