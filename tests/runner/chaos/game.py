@@ -42,7 +42,7 @@ PATIENCE, LATE = 1.5, 0.4
 MOST_ATTEMPTS = 60
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.runner.chaos.worker"])
+_processes.set_forkserver_preload(["tests.runner.chaos.preloaded"])
 
 
 def settings(**changes: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,29 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dic
 def test_a_disturbed_run_ends_as_the_undisturbed_one(
     first: int, undisturbed: dict[str, tuple[dict[str, Any], float, int]], tmp_path: Path
 ) -> None:
-    for seed in range(first, first + GROUP):
-        kind = "twin first" if seed % 3 == 2 else "on the device"
-        expected, charged, jobs = undisturbed[kind]
-        with StandIn(settings(late=LATE, plan=("premium", "open")[seed % 2])) as service:
-            service.faults.chaos(disturbed(seed))
-            folder = tmp_path / str(seed)
-            folder.mkdir()
-            game = Game(folder, KINDS[kind], service)
-            # Every fourth run has a budget at first that is not enough for it, and then one that also holds what jobs
-            # that were given up may have taken.
-            game.to_the_end(seed, budget=charged / 2 if seed % 4 == 0 else None, enough=10 * charged)
-            assert game.sent_twice() == [], game.attempts
-            assert len(service.accepted()) == jobs
-            assert what_repeats(game.result()) == expected, game.attempts
-            assert service.spent() == pytest.approx(charged)
-            # One whose opening was not answered has no job, and ends by itself.
-            assert "active" not in service.sessions().values()
-        _nowhere(settings().token, folder)
+    # Side by side: an attempt mostly waits.
+    with ThreadPoolExecutor(max_workers=3) as together:
+        list(together.map(lambda seed: play(seed, undisturbed, tmp_path / str(seed)), range(first, first + GROUP)))
+
+
+def play(seed: int, undisturbed: dict[str, tuple[dict[str, Any], float, int]], folder: Path) -> None:
+    """One disturbed run, and what must hold of it."""
+    kind = "twin first" if seed % 3 == 2 else "on the device"
+    expected, charged, jobs = undisturbed[kind]
+    with StandIn(settings(late=LATE, plan=("premium", "open")[seed % 2])) as service:
+        service.faults.chaos(disturbed(seed))
+        folder.mkdir()
+        game = Game(folder, KINDS[kind], service)
+        # Every fourth run has a budget at first that is not enough for it, and then one that also holds what jobs
+        # that were given up may have taken.
+        game.to_the_end(seed, budget=charged / 2 if seed % 4 == 0 else None, enough=10 * charged)
+        assert game.sent_twice() == [], game.attempts
+        assert len(service.accepted()) == jobs
+        assert what_repeats(game.result()) == expected, game.attempts
+        assert service.spent() == pytest.approx(charged)
+        # One whose opening was not answered has no job, and ends by itself.
+        assert "active" not in service.sessions().values()
+    _nowhere(settings().token, folder)
 
 
 def _nowhere(token: str, folder: Path) -> None:

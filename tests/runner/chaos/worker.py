@@ -1,8 +1,7 @@
-"""One attempt at a run, in a process that may be killed. A fork server imports it, so an attempt starts at once."""
+"""One attempt at a run, in a process that may be killed."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -10,27 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import runner.run as played
-from backends.runtime import executor, service_client, waiting  # noqa: F401  (loaded before an attempt is forked)
 from circuits.errors import QrunError
 from contracts.errors import LedgerError
-from experiments import nsl_kdd
 from runner.access import Said
 from runner.options import config_from
 from runner.places import Places
-
-# The stand-in answers at once.
-waiting.pauses.__defaults__ = (0.05,)
-
-
-@functools.cache
-def _records(data: Path | None, full: bool, test: bool) -> Any:
-    return _load(data=data, full=full, test=test, notify=lambda _: None)
-
-
-_load = nsl_kdd.load
-# The same records for every attempt: read once, before the fork.
-nsl_kdd.load = lambda *, data, full, notify, test: _records(data, full, test)  # type: ignore[assignment]
-_records(Path(os.environ["QRUN_DATA"]) if os.environ.get("QRUN_DATA") else None, False, False)
 
 
 class Silent:
