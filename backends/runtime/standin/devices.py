@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from backends.snapshots import folders
@@ -91,5 +92,21 @@ def device(fake: str) -> Device:
     properties = json.loads(next(folder.glob("props_*.json")).read_text(encoding="utf-8"))
     name = served(fake)
     configuration |= {"backend_name": name, "simulator": False, "local": False}
-    properties["backend_name"] = name
+    properties = _in_utc(properties) | {"backend_name": name}
     return Device(name, fake, configuration, properties)
+
+
+def _in_utc(value: Any) -> Any:
+    """Properties with all dates in UTC, as the service sends them: its client takes them for that, whatever zone they
+    name.
+    """
+    if isinstance(value, list):
+        return [_in_utc(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: datetime.fromisoformat(item).astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if key in ("date", "last_update_date") and isinstance(item, str)
+        else _in_utc(item)
+        for key, item in value.items()
+    }

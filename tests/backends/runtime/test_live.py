@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import datetime
 
 import pytest
 
@@ -89,6 +90,9 @@ def test_the_same_calibration_gives_the_same_bytes_anywhere(
         monkeypatch.delenv("TZ")
         time.tzset()
     assert first.calibration_date.endswith("+00:00")
+    packaged = show(first.name.replace("ibm_", "fake_")).calibration_date
+    assert packaged is not None
+    assert datetime.fromisoformat(first.calibration_date) == datetime.fromisoformat(packaged)
     # It is a snapshot file: saved, read back and run on without a network.
     saved = save_target("ibm_torino", tmp_path / "torino.json")
     assert saved.sha256 == first.sha256
