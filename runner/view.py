@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from runner.bar import Bar
 from runner.progress import RoundResult, from_json
 from runner.tables import emit, show_table, stdout, table_of
 from runner.view_device import agreement_line, ignored_of, jobs_line, options_of, show_device
@@ -23,34 +22,14 @@ from runner.view_rounds import round_table
 METRICS = ("accuracy", "precision", "recall", "f1", "auroc")
 
 
-class Terminal:
+class Terminal(Bar):
     """Shows a run: a progress bar on stderr, and (unless `tables` is off) a table a round on stdout."""
 
     def __init__(self, *, tables: bool) -> None:
         self.tables = tables
-        self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task("starting", total=None)
+        super().__init__("starting")
         self.steps, self.done, self.began = 0, 0, time.monotonic()
         self.epoch: tuple[int, int, int, float, float] | None = None
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def notice(self, title: str, text: str) -> None:
         """A panel that stays."""

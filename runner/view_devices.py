@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import RenderableType
 from rich.text import Text
 
 from backends.live import Device
 from backends.runtime.rank import Ranked
+from runner.bar import Bar
 from runner.estimate import Estimate, Share
 from runner.tables import emit, show_table, table_of
 
 NAMES = {"total": "all"}
 
 
-class Ranking:
+class Ranking(Bar):
     """Progress on stderr while devices are ranked: a bar in a terminal, nothing elsewhere."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("ranking", total=None)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
+        super().__init__("ranking")
 
     def step(self, name: str, done: int, total: int) -> None:
         """So many devices are done; the next is `name`."""

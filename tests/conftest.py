@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import anvil, ipfs_daemon
+
+# No example is timed: a busy machine is no failure. Else as it was: hypothesis has a profile of its own for CI.
+settings.register_profile("qrun", settings(deadline=None))
+settings.load_profile("qrun")
 
 # Before any test imports torch or numpy: the tensors are small, and the machines of the tests have few cores.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "QISKIT_PARALLEL_NUM_THREADS"):

@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from runner.attack.cells import Line
 from runner.attack.run import Table
 from runner.attack.summary import FOUND, LEGEND, found, kept
+from runner.bar import Bar
 from runner.settings import AGGREGATIONS
 
 SPEED_SECONDS = 600.0
 """Over which the remaining time is estimated: cells differ by a factor of fifty."""
 
 
-class Bar:
+class CellBar(Bar):
     """Progress on stderr: a bar in a terminal, a line a cell elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            speed_estimate_period=SPEED_SECONDS,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task("reading the data", total=None)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
+        super().__init__("reading the data", speed_seconds=SPEED_SECONDS)
 
     def notice(self, text: str) -> None:
         """A panel that stays."""

@@ -59,7 +59,7 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
         _list(as_json)
         return
     from runner.attack.run import QUICK, request, tabulate
-    from runner.attack.show import Bar, show
+    from runner.attack.show import CellBar, show
     from runner.attack.summary import markdown as as_markdown
 
     few = QUICK if quick else {}
@@ -75,7 +75,7 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
         aggregations=_names(aggregations) or few.get("aggregations", ()),
         jobs=jobs if jobs is not None else min(2, os.cpu_count() or 1),
     )
-    with Bar() as bar:
+    with CellBar() as bar:
         try:
             table = tabulate(asked, data=data, out=out, notify=bar.notice, progress=bar.step)
         except KeyboardInterrupt:
