@@ -32,8 +32,9 @@ What it imitates (qiskit-ibm-runtime 0.51, as its sources ask):
 What it does not: control flow, `meas_level` other than "classified", schemas other than v2.0, the older programs
 ("sampler", "estimator"), the noise learner, calibrations at an earlier time or by id, the privacy of jobs, several
 instances or users, the fair-share queue, calibration drift. QPU seconds are 2 a job and the repetition delay (250 us) a
-shot, whatever the circuit lasts. Error codes that public reports show (1200, 1201, 1208, 1217, 1291, 1305, 1352) are
-those; where none was found, the code is the HTTP status. What the service does once an allowance is spent is not
+shot, whatever the circuit lasts. Error codes that public reports show (1200, 1201, 1208, 1217, 1305, 1352) are
+those; 1291 (no such job) and 1002 (an ISA check that fails) are not from a source; where there is none, the code is the
+HTTP status. What the service does once an allowance is spent is not
 documented to the letter: here jobs stay queued.
 
 The shots of a job are drawn with a seed that follows from what it asks (`Accepted.digest`): the same job gives the
