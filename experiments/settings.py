@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from experiments.datasets.split import parse_partition
 
@@ -19,6 +27,18 @@ class Settings(BaseModel):
     """Frozen, and an unknown key is an error: a misspelt option must not pass for a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    left_out: ClassVar[tuple[str, ...]] = ()
+    """Options that came later: left out of every written form where they are None, so that the digests of runs that do
+    without them stay what they were."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        for name in self.left_out:
+            if values.get(name) is None:
+                values.pop(name, None)
+        return values
 
 
 class DataSettings(Settings):
@@ -41,6 +61,8 @@ class ModelSettings(Settings):
     The values were chosen on the validation part of the training file. The shape of the recipe (log, clip, residual,
     extra negatives) comes from a study that had looked at KDDTest+ while choosing; no value here was chosen by it.
     """
+
+    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight")
 
     qubits: int = Field(6, ge=2, le=20, description="Qubits of the generator, and features of a record.")
     reps: int = Field(4, ge=1, le=50, description="Repetitions of EfficientSU2.")
@@ -69,6 +91,10 @@ class ModelSettings(Settings):
     samples: int = Field(512, ge=16, le=65_536, description="Generated samples that the distance is taken to.")
     neighbours: int = Field(5, ge=1, le=100, description="Nearest of them that are averaged.")
     threshold_quantile: float = Field(0.95, gt=0.5, lt=1, description="Of benign validation scores; no label used.")
+    max_depth: int | None = Field(None, ge=1, le=1_000_000, description="Depth that the compiled circuit may have.")
+    infidelity_weight: Positive | None = Field(
+        None, description="Loss weight of the expected infidelity of the compiled circuit (circuits/echo.py)."
+    )
 
     @model_validator(mode="after")
     def _enough_samples(self) -> ModelSettings:

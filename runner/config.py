@@ -8,9 +8,9 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from backends.snapshot_file import is_file_name
 from circuits.errors import UsageError
@@ -43,6 +43,8 @@ class RunConfig(Settings):
     `runtime` is there where IBM's Runtime has a part in the run, and is else left out of every form that is written.
     """
 
+    left_out: ClassVar[tuple[str, ...]] = ("runtime", "mitigation")
+
     experiment: str
     backend: str = "fake_kyiv"
     snapshot_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
@@ -58,14 +60,6 @@ class RunConfig(Settings):
     federation: FederationSettings = Field(default_factory=FederationSettings)
     grades: GradeSettings = Field(default_factory=GradeSettings)
     runtime: RuntimeSettings | None = None
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = write(self)
-        if values.get("runtime") is None:
-            # Runs without the Runtime keep the digest that they had before there was this table.
-            values.pop("runtime", None)
-        return values
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:

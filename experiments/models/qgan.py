@@ -23,6 +23,7 @@ import torch
 from qiskit.quantum_info import SparsePauliOp
 
 from backends.layer import ExpectationLayer
+from backends.mitigation.make import Mitigation, Purpose
 from backends.protocol import Executor, Request
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
@@ -57,11 +58,20 @@ class QGAN:
         settings: Every hyperparameter.
         executor: Where circuits are run; opened by the caller.
         circuit: The compiled generator.
+        mitigation: What is mitigated of what the executor gives; None for nothing.
     """
 
-    def __init__(self, settings: ModelSettings, executor: Executor, circuit: CompiledCircuit) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        executor: Executor,
+        circuit: CompiledCircuit,
+        mitigation: Mitigation | None = None,
+    ) -> None:
         self.settings = settings
         self.executor = executor
+        self.mitigation = mitigation
+        self._around: dict[Purpose, tuple[Executor, Executor]] = {}
         self.circuit = circuit
         self.observables = z_observables(circuit.num_qubits)
         self.dtype = torch.float32 if settings.precision == "float32" else torch.float64
@@ -73,6 +83,16 @@ class QGAN:
                 f"engine {executor.name} cannot give exact gradients.", "Take model.gradient = 'spsa' or 'auto'."
             )
         self.gradient = gradient
+
+    def engine(self, purpose: Purpose) -> Executor:
+        """The executor for a purpose, mitigated where the model is; opened and closed with `executor`."""
+        if self.mitigation is None:
+            return self.executor
+        known = self._around.get(purpose)
+        if known is None or known[0] is not self.executor:  # someone has put a meter around it
+            known = self.executor, self.mitigation.around(self.executor, purpose)
+            self._around[purpose] = known
+        return known[1]
 
     @property
     def features(self) -> int:
@@ -135,7 +155,7 @@ class QGAN:
 
     def generate(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> FloatArray:
         """`count` generated samples, (count, features), with latents and shots fixed by `seed`."""
-        return self.executor.run([self.request(parameters, count, seed)], seed=seed)[0].values
+        return self.engine("evaluation").run([self.request(parameters, count, seed)], seed=seed)[0].values
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +186,7 @@ class QGAN:
         per_epoch = s.steps_per_epoch if steps is None else steps
         source = torch.Generator().manual_seed(seed)
         layer = ExpectationLayer(
-            self.executor,
+            self.engine("training"),
             self.circuit,
             self.observables,
             gradient=self.gradient,

@@ -1,0 +1,236 @@
+"""An executor around an executor: it expands the list of requests, runs it once, and combines."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from qiskit.quantum_info import SparsePauliOp
+
+from backends.layer import check_tensor
+from backends.mitigation.types import Asked, Expansion, Technique
+from backends.observables import check_arrays, check_requests
+from backends.protocol import DifferentiableExecutor, Executor, FloatArray, Request, Result
+from circuits.types import CompiledCircuit
+
+_KEPT = 256
+"""How many expansions are kept ready."""
+
+
+@dataclass
+class _Node:
+    """A request after some of the techniques: one that is run, or an expansion of further nodes."""
+
+    request: Request
+    expansion: Expansion | None = None
+    parts: tuple[_Node, ...] = ()
+
+    def leaves(self) -> Iterator[Request]:
+        """The requests that are run, in order."""
+        if self.expansion is None:
+            yield self.request
+        for part in self.parts:
+            yield from part.leaves()
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A call that was sent: how it was expanded, and the inner executor's own handle."""
+
+    nodes: tuple[_Node, ...]
+    inner: Any
+
+
+class MitigatedExecutor:
+    """Mitigated expectation values from an executor.
+
+    All that a call needs goes to the inner executor as one list, so that a device gets a step as one job. Values are
+    not clipped and may leave [-1, 1]; standard errors are propagated to first order. Where the inner executor
+    differentiates, so does this one, through the combinations.
+
+    Args:
+        inner: Runs circuits.
+        techniques: Innermost first, as `stack.parse` orders them; see `make.mitigated`.
+        name: Of the stack, for metadata.
+    """
+
+    def __init__(self, inner: Executor, techniques: Sequence[Technique], name: str) -> None:
+        self.inner, self.techniques, self.stack = inner, tuple(techniques), name
+        self.name = inner.name
+        self.differentiable = inner.differentiable
+        self._known: OrderedDict[tuple[int, int, int], tuple[object, object, Expansion]] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.inner.__exit__(kind, error, trace)
+
+    @property
+    def idle_seconds(self) -> float:
+        """As the inner executor's."""
+        return float(getattr(self.inner, "idle_seconds", 0.0))
+
+    def circuits(self, circuit: CompiledCircuit, batch: int) -> int:
+        """How many bound circuits a request of `batch` samples becomes."""
+        return count(self.techniques, circuit, batch)
+
+    def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
+        """Mitigated values of every request, from one call of the inner executor.
+
+        Raises:
+            UsageError: A wrong shape, a value that is not finite, or a circuit that a technique cannot take.
+            QrunError: As the inner executor.
+        """
+        start = time.perf_counter()
+        nodes = self._expand(requests)
+        found = self._combine(nodes, self.inner.run(_leaves(nodes), seed=seed))
+        for result in found:
+            result.metadata["seconds"] = time.perf_counter() - start
+        return found
+
+    def send(self, requests: Sequence[Request], *, seed: int | None = None) -> Handle:
+        """Bring all requests on their way, where the inner executor can; `collect` waits for them."""
+        nodes = self._expand(requests)
+        return Handle(nodes, cast(Any, self.inner).send(_leaves(nodes), seed=seed))
+
+    def collect(self, handle: Handle) -> list[Result]:
+        """Wait for what was sent."""
+        return self._combine(handle.nodes, cast(Any, self.inner).collect(handle.inner))
+
+    def expectations(
+        self,
+        circuit: CompiledCircuit,
+        observables: tuple[SparsePauliOp, ...],
+        inputs: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """(batch, n_inputs), (n_weights,) -> (batch, m), mitigated, differentiable in both.
+
+        What a technique learns from circuits of its own (cdr's fit, measured readout) counts as a constant.
+
+        Raises:
+            UsageError: As `run`.
+            QrunError: As the inner executor.
+        """
+        for name, tensor in (("inputs", inputs), ("weights", weights)):
+            check_tensor(name, tensor)
+        plain = Request(circuit, observables, _numpy(inputs), _numpy(weights))
+        check_arrays(circuit, plain.inputs, plain.weights)
+        node = self._node(plain, len(self.techniques))
+        return self._differentiate(node, inputs, weights, own=False)
+
+    # -- expanding --------------------------------------------------------------------------------------------------
+
+    def _expand(self, requests: Sequence[Request]) -> tuple[_Node, ...]:
+        check_requests(requests)
+        return tuple(self._node(request, len(self.techniques)) for request in requests)
+
+    def _node(self, request: Request, level: int) -> _Node:
+        """A request after the techniques below `level`, the outermost first."""
+        if level == 0 or not len(request.inputs):
+            return _Node(request)
+        expansion = self._expansion(request, level - 1)
+        parts = []
+        for part in expansion.parts:
+            inputs, weights = request.inputs, request.weights
+            if part.rows is not None:
+                inputs, weights = part.rows.inputs, part.rows.weights
+            parts.append(self._node(Request(part.circuit, part.observables, inputs, weights), level - 1))
+        return _Node(request, expansion, tuple(parts))
+
+    def _expansion(self, request: Request, level: int) -> Expansion:
+        """Made once for a circuit and its observables, known by their identity, unless it hangs on values."""
+        technique = self.techniques[level]
+        asked = Asked(request.circuit, request.observables, request.inputs, request.weights)
+        if technique.by_value:
+            return technique.expand(asked)
+        key = (level, id(request.circuit), id(request.observables))
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known[2]
+        expansion = technique.expand(asked)
+        # Kept with what it was made of, so that no other object takes over the identity.
+        self._known[key] = (request.circuit, request.observables, expansion)
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return expansion
+
+    # -- combining --------------------------------------------------------------------------------------------------
+
+    def _combine(self, nodes: Sequence[_Node], results: Sequence[Result]) -> list[Result]:
+        left = iter(results)
+        found = []
+        for node in nodes:
+            mine = [next(left) for _ in node.leaves()]
+            values, errors = _value(node, iter(mine))
+            found.append(Result(values, errors, self._metadata(mine)))
+        return found
+
+    def _metadata(self, parts: Sequence[Result]) -> dict[str, Any]:
+        """Of the first part, with what adds up over all of them."""
+        said: dict[str, Any] = dict(parts[0].metadata)
+        said["mitigation"] = self.stack
+        said["circuits"] = sum(len(part.values) for part in parts)
+        if "qpu_seconds" in said:
+            said["qpu_seconds"] = sum(float(part.metadata.get("qpu_seconds") or 0.0) for part in parts)
+        for name in ("job_ids", "tags"):
+            if name in said:
+                said[name] = list(dict.fromkeys(each for part in parts for each in part.metadata.get(name) or ()))
+        return said
+
+    def _differentiate(self, node: _Node, inputs: torch.Tensor, weights: torch.Tensor, *, own: bool) -> torch.Tensor:
+        """`own`: the node's parameters are a technique's, not those that gradients go to."""
+        request = node.request
+        if node.expansion is None:
+            if own:
+                (result,) = self.inner.run([request])
+                return torch.as_tensor(result.values, dtype=weights.dtype, device=weights.device)
+            engine = cast(DifferentiableExecutor, self.inner)
+            return engine.expectations(request.circuit, request.observables, inputs, weights)
+        values = [
+            self._differentiate(child, inputs, weights, own=own or part.rows is not None)
+            for child, part in zip(node.parts, node.expansion.parts, strict=True)
+        ]
+        return node.expansion.combine(values)
+
+
+def count(techniques: Sequence[Technique], circuit: CompiledCircuit, batch: int) -> int:
+    """Bound circuits that a request of `batch` samples becomes: each technique expands what the ones outside it made.
+
+    Folded circuits and such are counted as the circuit that they are made of, since a technique's number of circuits
+    does not depend on which gates stand in it.
+    """
+    total = batch
+    for technique in reversed(techniques):
+        total = technique.circuits(circuit, total)
+    return total
+
+
+def _leaves(nodes: Sequence[_Node]) -> list[Request]:
+    return [request for node in nodes for request in node.leaves()]
+
+
+def _value(node: _Node, results: Iterator[Result]) -> tuple[FloatArray, FloatArray]:
+    """Values and standard errors of a node, (batch, m) each."""
+    if node.expansion is None:
+        result = next(results)
+        return result.values, result.standard_errors
+    parts = [_value(part, results) for part in node.parts]
+    combined = node.expansion.combine([torch.from_numpy(np.asarray(values, dtype=np.float64)) for values, _ in parts])
+    errors = node.expansion.spread([values for values, _ in parts], [errors for _, errors in parts])
+    return combined.numpy(), errors
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    return tensor.detach().cpu().to(torch.float64).numpy()

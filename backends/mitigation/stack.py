@@ -1,0 +1,63 @@
+"""Names of techniques, and which of them may stand together in which order."""
+
+from __future__ import annotations
+
+import difflib
+
+from circuits.errors import UsageError
+
+TECHNIQUES: dict[str, str] = {
+    "readout": "undoes readout errors in the observables; no further circuit",
+    "symmetry": "keeps what respects the ansatz's Pauli symmetries; no further circuit",
+    "ddd": "fills idle time with pulses that cancel (digital dynamical decoupling)",
+    "twirl": "averages over random Paulis around two-qubit gates (Pauli twirling)",
+    "zne": "folds gates to scale the noise, extrapolates to none (zero-noise extrapolation)",
+    "lre": "the same, layer by layer (layerwise Richardson extrapolation)",
+    "pec": "samples circuits that cancel the noise on average (probabilistic error cancellation)",
+    "cdr": "learns the effect of noise from near-Clifford circuits (Clifford data regression)",
+}
+"""In the order in which they stand in a stack, innermost (nearest to the device) first."""
+
+ESTIMATORS = ("zne", "lre", "pec", "cdr")
+"""Each of them removes the gates' errors: two would remove them twice."""
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """Techniques of a stack such as "readout+zne"; none for "none".
+
+    A stack is read from the device outwards: what is named first is nearest to the measured values, and what is named
+    last makes the circuits that the others are applied to.
+
+    Raises:
+        UsageError: An unknown name, one twice, two that remove the same errors, or an order that means something else;
+            says what works.
+    """
+    names = tuple(part.strip().lower() for part in str(text).split("+"))
+    if names in (("none",), ("",)):
+        return ()
+    for name in names:
+        if name in TECHNIQUES:
+            continue
+        if name in ("none", "auto"):
+            raise UsageError(f"{name!r} is no part of a stack, in {text!r}.", f"Write it alone: --mitigation {name}.")
+        close = difflib.get_close_matches(name, [*TECHNIQUES, "none", "auto"], n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"unknown mitigation technique {name!r}.",
+            f"{hint}Known: none, auto, {', '.join(TECHNIQUES)}, and stacks as readout+zne.",
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} stands twice in {text!r}.", f"Take {'+'.join(dict.fromkeys(names))}.")
+    both = [name for name in names if name in ESTIMATORS]
+    if len(both) > 1:
+        others = [name for name in names if name not in ESTIMATORS]
+        each = " or ".join("+".join([*others, name]) for name in both)
+        raise UsageError(f"{' and '.join(both)} both remove the errors of gates, in {text!r}.", f"Take {each}.")
+    works = tuple(name for name in TECHNIQUES if name in names)
+    if names != works:
+        raise UsageError(
+            f"{text!r} is in another order than it can be applied in: a stack is read from the device outwards.",
+            f"Take {'+'.join(works)}.",
+        )
+    return names
