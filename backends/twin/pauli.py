@@ -7,6 +7,7 @@ vector is multiplied from the right (Heisenberg picture).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,3 +69,18 @@ def depolarising(parameter: float, qubits: int) -> Array:
     diagonal = np.full(4**qubits, 1.0 - parameter)
     diagonal[0] = 1.0
     return np.diag(diagonal)
+
+
+def rz(angle: float) -> Array:
+    """The PTM of a rotation about Z."""
+    channel = np.eye(4)
+    channel[1, 1] = channel[2, 2] = math.cos(angle)
+    channel[2, 1] = math.sin(angle)
+    channel[1, 2] = -channel[2, 1]
+    return channel
+
+
+def commutes_with_rz(channel: Array) -> bool:
+    """Whether a (4, 4) channel commutes with every Z rotation: to the digit, so that nothing near is taken for it."""
+    mixes = channel[np.ix_([0, 3], [1, 2])].any() or channel[np.ix_([1, 2], [0, 3])].any()
+    return not mixes and bool(channel[1, 1] == channel[2, 2] and channel[1, 2] == -channel[2, 1])

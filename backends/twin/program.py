@@ -6,22 +6,25 @@ weights. Between two entangling gates a wire thus carries one *run*
     F_K Rz(a_K) F_{K-1} ... Rz(a_1) F_0,      a = constant + C_in z + C_w theta,
 
 and the circuit is: a run on every wire (the product state), then *blocks*, each a two-qubit channel after a run on
-either wire, then a last run on every wire. This module knows numpy and qiskit; torch evaluates the program.
+either wire, then a last run on every wire. Gates on the same pair of wires with no free angle between them are one
+block: a SWAP of three CX, or a gate that was folded (G G^-1 G) with its noise, takes as long as a single gate. This
+module knows numpy and qiskit; torch evaluates the program.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from qiskit.circuit import Barrier, Delay, Gate, Instruction, ParameterExpression
+from qiskit.circuit import Delay, Gate, Instruction, ParameterExpression
 from qiskit.circuit.library import CXGate, HGate, SXGate
 
 from backends.twin.channels import Channels
 from backends.twin.expressions import coefficients
 from backends.twin.instructions import check_instruction, unitary_of
-from backends.twin.pauli import Array, ptm_of_unitary
+from backends.twin.pauli import Array, commutes_with_rz, ptm_of_unitary, rz
+from backends.twin.wires import order_wires
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
 
@@ -41,6 +44,14 @@ class Angle:
     constant: float
     inputs: Array
     weights: Array
+
+    def __add__(self, other: Angle) -> Angle:
+        return Angle(self.constant + other.constant, self.inputs + other.inputs, self.weights + other.weights)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it depends on no parameter."""
+        return not self.inputs.any() and not self.weights.any()
 
 
 @dataclass(frozen=True)
@@ -98,14 +109,26 @@ class Program:
         return not any(run is not None and run.takes_inputs for run in (*later, *self.last))
 
 
-def build_program(compiled: CompiledCircuit, channels: Channels, *, readout_error: bool = True) -> Program:
+def build_program(
+    compiled: CompiledCircuit,
+    channels: Channels,
+    *,
+    readout_error: bool = True,
+    unitaries: dict[str, Array] | None = None,
+) -> Program:
     """Turn a compiled circuit into a program, with the noise of `channels` after every gate and during every delay.
+
+    Args:
+        compiled: Compiled for the device.
+        channels: The noise of its qubits.
+        readout_error: Whether readout errors count.
+        unitaries: Channels of qiskit's own gates that are known already, by name; what is read here is added.
 
     Raises:
         QrunError: A gate on more than two qubits, a gate or an angle that this engine cannot read, or a gate that the
             device does not have there.
     """
-    builder = _Builder(compiled, channels)
+    builder = _Builder(compiled, channels, {} if unitaries is None else unitaries)
     for instruction in compiled.circuit.data:
         wires = tuple(compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits)
         builder.add(instruction.operation, wires, standard=instruction.is_standard_gate())
@@ -115,18 +138,19 @@ def build_program(compiled: CompiledCircuit, channels: Channels, *, readout_erro
 class _Builder:
     """Collects primitives wire by wire, and closes a run wherever a two-qubit gate comes."""
 
-    def __init__(self, compiled: CompiledCircuit, channels: Channels) -> None:
+    def __init__(self, compiled: CompiledCircuit, channels: Channels, unitaries: dict[str, Array]) -> None:
         self.compiled, self.channels = compiled, channels
         self.inputs = {parameter: i for i, parameter in enumerate(compiled.inputs)}
         self.weights = {parameter: i for i, parameter in enumerate(compiled.weights)}
         self.width = compiled.circuit.num_qubits
-        self.positions = _order_wires(compiled)
+        self.positions = order_wires(compiled)
         self.present = [wire for wire in range(self.width) if self.positions[wire] >= 0]
         self.fixed: list[list[Array]] = [[np.eye(4)] for _ in range(self.width)]
         self.angles: list[list[Angle]] = [[] for _ in range(self.width)]
         self.first: dict[int, Run] = {}
         self.blocks: list[Block] = []
-        self.unitaries: dict[str, Array] = {}
+        self.latest: dict[int, int] = {}  # wire -> number of its last block
+        self.unitaries = unitaries
 
     def add(self, operation: Instruction, wires: tuple[int, ...], *, standard: bool) -> None:
         """Add a gate and its noise. The name of a `standard` gate, one of qiskit's own, says what it does."""
@@ -177,17 +201,17 @@ class _Builder:
 
     def _rotate(self, wire: int, value: float | ParameterExpression, *, plus: float = 0.0) -> None:
         """Rz(value + plus): a fixed channel without parameters, else a step, or part of the one before it."""
-        angle, angles = self._affine(value, plus), self.angles[wire]
-        if not angle.inputs.any() and not angle.weights.any():
-            self._fix(wire, _rz(angle.constant))
-        elif angles and np.array_equal(self.fixed[wire][-1], np.eye(4)):
-            before = angles.pop()
-            angles.append(
-                Angle(before.constant + angle.constant, before.inputs + angle.inputs, before.weights + angle.weights)
-            )
+        angle, angles, fixed = self._affine(value, plus), self.angles[wire], self.fixed[wire]
+        if angle.is_fixed:
+            self._fix(wire, rz(angle.constant))
+        elif angles and commutes_with_rz(fixed[-1]):
+            angles[-1] += angle
+            if angles[-1].is_fixed:  # Rz(a) Rz(-a), as where a circuit and its inverse meet
+                last, constant = fixed.pop(), angles.pop().constant
+                self._fix(wire, last @ rz(constant))
         else:
             angles.append(angle)
-            self.fixed[wire].append(np.eye(4))
+            fixed.append(np.eye(4))
 
     def _one_qubit(self, operation: Gate, wire: int, *, standard: bool) -> None:
         """Ideal single-qubit gates in terms of Z rotations and fixed channels (global phases do not matter)."""
@@ -229,16 +253,23 @@ class _Builder:
             self._block(wires, after @ self._unitary(operation, standard=standard))
 
     def _block(self, wires: tuple[int, ...], channel: Array) -> None:
-        before: list[Run | None] = []
-        for wire in wires:
+        low, high = sorted(wires, key=lambda wire: self.positions[wire])
+        if low != wires[0]:
+            channel = channel[np.ix_(_SWAPPED, _SWAPPED)]
+        number = self.latest.get(low)
+        if number is not None and number == self.latest.get(high) and not (self.angles[low] or self.angles[high]):
+            (first,), (second,) = self._close(low).fixed, self._close(high).fixed
+            between = (first[:, None, :, None] * second[None, :, None, :]).reshape(16, 16)
+            before = self.blocks[number]
+            self.blocks[number] = replace(before, channel=channel @ between @ before.channel)
+            return
+        runs: list[Run | None] = []
+        for wire in (low, high):
             run = self._close(wire)
-            before.append(run if wire in self.first else None)
+            runs.append(run if wire in self.first else None)
             self.first.setdefault(wire, run)
-        a, b = (self.positions[wire] for wire in wires)
-        if a < b:
-            self.blocks.append(Block(a, b, before[0], before[1], channel))
-        else:
-            self.blocks.append(Block(b, a, before[1], before[0], channel[np.ix_(_SWAPPED, _SWAPPED)]))
+            self.latest[wire] = len(self.blocks)
+        self.blocks.append(Block(self.positions[low], self.positions[high], runs[0], runs[1], channel))
 
     def _close(self, wire: int) -> Run:
         run = Run(tuple(self.fixed[wire]), tuple(self.angles[wire]))
@@ -280,37 +311,3 @@ class _Builder:
             else:
                 raise QrunError(f"the circuit's parameter {parameter.name} is neither an input nor a weight.")
         return Angle(constant + plus, inputs, weights)
-
-
-def _rz(angle: float) -> Array:
-    channel = np.eye(4)
-    channel[1, 1] = channel[2, 2] = math.cos(angle)
-    channel[2, 1] = math.sin(angle)
-    channel[1, 2] = -channel[2, 1]
-    return channel
-
-
-def _order_wires(compiled: CompiledCircuit) -> tuple[int, ...]:
-    """Tensor positions of the wires: Cuthill and McKee's order of the coupling graph, so that blocks are adjacent.
-
-    -1 for wires without a gate and without a virtual qubit.
-    """
-    neighbours: dict[int, set[int]] = {wire: set() for wire in compiled.final_layout}
-    for instruction in compiled.circuit.data:
-        if isinstance(instruction.operation, Barrier | Delay):
-            continue
-        wires = [compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits]
-        for wire in wires:
-            neighbours.setdefault(wire, set()).update(other for other in wires if other != wire)
-    order: list[int] = []
-    by_degree = sorted(neighbours, key=lambda wire: (len(neighbours[wire]), wire))
-    for start in by_degree:
-        queue = [start]
-        while queue:
-            wire = queue.pop(0)
-            if wire in order:
-                continue
-            order.append(wire)
-            queue += sorted(neighbours[wire] - set(order), key=lambda other: (len(neighbours[other]), other))
-    position = {wire: number for number, wire in enumerate(order)}
-    return tuple(position.get(wire, -1) for wire in range(compiled.circuit.num_qubits))
