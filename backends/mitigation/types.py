@@ -87,7 +87,10 @@ class Part:
 class Expansion(Protocol):
     """What a technique makes of a circuit with its observables."""
 
-    parts: tuple[Part, ...]
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is run."""
+        ...
 
     def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """One tensor a part, (rows, m_p) -> (batch, m) mitigated values; differentiable in those of the request's rows.
