@@ -80,9 +80,22 @@ class MitigatedExecutor:
         """As the inner executor's."""
         return float(getattr(self.inner, "idle_seconds", 0.0))
 
+    @property
+    def unmitigated(self) -> Executor:
+        """What gives the answers that nothing is mitigated of; `Request.raw` asks for one within a mitigated call."""
+        return self.inner
+
     def circuits(self, circuit: CompiledCircuit, batch: int) -> int:
         """How many bound circuits a request of `batch` samples becomes."""
         return count(self.techniques, circuit, batch)
+
+    def plan(self, requests: Sequence[Request]) -> list[Request]:
+        """What is run in place of these, in one call; nothing is run.
+
+        Raises:
+            UsageError: As `run`.
+        """
+        return _leaves(self._expand(requests))
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
         """Mitigated values of every request, from one call of the inner executor.
@@ -137,7 +150,7 @@ class MitigatedExecutor:
 
     def _node(self, request: Request, level: int) -> _Node:
         """A request after the techniques below `level`, the outermost first."""
-        if level == 0 or not len(request.inputs):
+        if level == 0 or request.raw or not len(request.inputs):
             return _Node(request)
         expansion = self._expansion(request, level - 1)
         parts = []
@@ -172,6 +185,9 @@ class MitigatedExecutor:
         left = iter(results)
         found = []
         for node in nodes:
+            if node.request.raw:
+                found.append(next(left))
+                continue
             mine = [next(left) for _ in node.leaves()]
             values, errors = _value(node, iter(mine))
             found.append(Result(values, errors, self._metadata(mine)))
