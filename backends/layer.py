@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -10,6 +12,7 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import SparsePauliOp
 
 from backends.protocol import DifferentiableExecutor, Executor, FloatArray, Request
+from backends.twin.expressions import coefficients
 from circuits.errors import QrunError, UsageError
 from circuits.types import CompiledCircuit
 
@@ -20,6 +23,21 @@ _SHIFTABLE = frozenset({"rx", "ry", "rz", "p", "rxx", "ryy", "rzz", "rzx"})
 
 _PERTURBATION, _SAMPLING = 0, 1
 """Purposes of the seeds of a step."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """A circuit that is evaluated in the same call as the layer's own, with the same inputs and weights.
+
+    Attributes:
+        circuit: Its inputs and weights are those of the layer's circuit; a weight may stand in it several times.
+        observables: Of it.
+        raw: Whether the device's own answer is asked for, also where the engine mitigates.
+    """
+
+    circuit: CompiledCircuit
+    observables: tuple[SparsePauliOp, ...]
+    raw: bool = False
 
 
 class ExpectationLayer(torch.nn.Module):
@@ -35,6 +53,10 @@ class ExpectationLayer(torch.nn.Module):
     all shifted circuits in one call of the engine, so that a device gets a step as one job; without (torch.no_grad)
     it sends the values alone.
 
+    Further circuits go the same way, in the same call. Where a weight stands in R rotations of one of them,
+    parameter-shift takes 2 R shifts of it, (2 k - 1) pi / (2 R), instead of two: the value has frequencies up to R
+    then, and the rule is exact for them, also under noise (D. Wierichs et al., Quantum 6, 677 (2022), eq. 27).
+
     `step` counts the forward calls. All randomness of a call comes from (seed, step): to resume a run, set `step` to
     what it was.
 
@@ -45,6 +67,7 @@ class ExpectationLayer(torch.nn.Module):
         gradient: See above.
         seed: Of perturbations and of the engine's sampling.
         spsa_step: c, radians.
+        further: Circuits whose values stand behind those of `circuit`, in this order.
 
     Raises:
         UsageError: An unknown gradient, a step that is not positive, or a gradient that engine or circuit do not have.
@@ -59,6 +82,7 @@ class ExpectationLayer(torch.nn.Module):
         gradient: GradientMethod = "exact",
         seed: int = 0,
         spsa_step: float = 0.2,
+        further: Sequence[Further] = (),
     ) -> None:
         super().__init__()
         if gradient not in ("exact", "parameter-shift", "spsa"):
@@ -68,6 +92,9 @@ class ExpectationLayer(torch.nn.Module):
                 f"the engine {executor.name} has no exact gradient.",
                 "Choose spsa or parameter-shift, or --engine twin.",
             )
+        for other in further:
+            if (other.circuit.inputs, other.circuit.weights) != (circuit.inputs, circuit.weights):
+                raise UsageError("a further circuit of the layer has other inputs or weights than the layer's own.")
         if gradient == "parameter-shift":
             _check_shiftable(circuit)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -76,10 +103,16 @@ class ExpectationLayer(torch.nn.Module):
             raise UsageError(f"the SPSA step must be positive, not {spsa_step!r}.")
         self.executor, self.circuit, self.observables = executor, circuit, tuple(observables)
         self.gradient, self.seed, self.spsa_step = gradient, int(seed), spsa_step
+        self.further = tuple(further)
+        # How often a weight stands in each circuit, the layer's own first.
+        shifting = gradient == "parameter-shift"
+        self.occurrences = (1, *(_occurrences(other.circuit) if shifting else 1 for other in self.further))
         self.step = 0
 
     def forward(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """(batch, n_inputs), (n_weights,) -> (batch, m), in the dtype and on the device of `weights`.
+
+        The values of further circuits are further columns.
 
         Raises:
             UsageError: No tensors of real numbers, a wrong shape, or a value that is not finite.
@@ -92,7 +125,16 @@ class ExpectationLayer(torch.nn.Module):
         if self.gradient == "exact":
             engine = cast(DifferentiableExecutor, self.executor)
             # The engine may compute on another device than the one that the rest of the model is on.
-            return engine.expectations(self.circuit, self.observables, inputs, weights).to(weights)
+            values = engine.expectations(self.circuit, self.observables, inputs, weights).to(weights)
+            if not self.further:
+                return values
+            # What mitigates is around the engine, and knows it.
+            plain = getattr(engine, "unmitigated", engine)
+            others = [
+                (plain if other.raw else engine).expectations(other.circuit, other.observables, inputs, weights)
+                for other in self.further
+            ]
+            return torch.cat([values, *(other.to(weights) for other in others)], dim=1)
         if inputs.requires_grad and torch.is_grad_enabled():
             raise QrunError(
                 f"the {self.gradient} gradient is for weights only, and the inputs require one.",
@@ -106,18 +148,33 @@ class ExpectationLayer(torch.nn.Module):
         """The seed sequence of a call and a purpose."""
         return np.random.SeedSequence([self.seed, step, purpose])
 
-    def evaluate(self, step: int, inputs: FloatArray, shifted: list[FloatArray]) -> list[FloatArray]:
-        """Values (batch, m) for each weight vector, in one call of the engine; equal requests are batched in one."""
+    def evaluate(self, step: int, inputs: FloatArray, shifted: Sequence[list[FloatArray]]) -> list[list[FloatArray]]:
+        """Values (batch, m) for each weight vector of each circuit, in one call of the engine; one request a circuit.
+
+        `shifted` has a list of weight vectors for the layer's own circuit and for each further one.
+        """
         batch = len(inputs)
-        request = Request(
-            self.circuit,
-            self.observables,
-            np.tile(inputs, (len(shifted), 1)),
-            np.repeat(np.stack(shifted), batch, axis=0) if len(shifted) > 1 else shifted[0],
-        )
+        circuits = (Further(self.circuit, self.observables), *self.further)
+        requests = [
+            Request(
+                each.circuit,
+                each.observables,
+                np.tile(inputs, (len(vectors), 1)),
+                np.repeat(np.stack(vectors), batch, axis=0) if len(vectors) > 1 else vectors[0],
+                raw=each.raw,
+            )
+            for each, vectors in zip(circuits, shifted, strict=True)
+        ]
         seed = int(self.seed_of(step, _SAMPLING).generate_state(1)[0])
-        (answer,) = self.executor.run([request], seed=seed)
-        return list(answer.values.reshape(len(shifted), batch, len(self.observables)))
+        answers = self.executor.run(requests, seed=seed)
+        return [
+            list(answer.values.reshape(len(vectors), batch, len(each.observables)))
+            for answer, vectors, each in zip(answers, shifted, circuits, strict=True)
+        ]
+
+
+Rule = list[tuple[float, float]]
+"""(shift, coefficient): the slope along a direction is the sum of coefficient * (f(+shift) - f(-shift))."""
 
 
 class _Estimated(torch.autograd.Function):
@@ -129,21 +186,25 @@ class _Estimated(torch.autograd.Function):
     ) -> torch.Tensor:
         layer, step, differentiate = call
         z, theta = _numpy(inputs), _numpy(weights)
-        shifted = [theta]
         directions: FloatArray = np.zeros((0, len(theta)))
-        scale = 1.0
+        rules: list[Rule] = [[] for _ in layer.occurrences]
         if differentiate:
             if layer.gradient == "spsa":
                 random = np.random.default_rng(layer.seed_of(step, _PERTURBATION))
                 directions, reach = random.choice([-1.0, 1.0], (1, len(theta))), layer.spsa_step
-                scale = 1.0 / (2.0 * reach)
+                rules = [[(reach, 1.0 / (2.0 * reach))]] * len(rules)
             else:
-                directions, reach, scale = np.eye(len(theta)), np.pi / 2, 0.5
-            shifted += [theta + sign * reach * row for row in directions for sign in (1.0, -1.0)]
+                directions, rules = np.eye(len(theta)), [shift_rule(times) for times in layer.occurrences]
+        shifted = [
+            [theta, *(theta + sign * reach * row for row in directions for reach, _ in rule for sign in (1.0, -1.0))]
+            for rule in rules
+        ]
         values = layer.evaluate(step, z, shifted)
-        differences = [scale * (plus - minus) for plus, minus in zip(values[1::2], values[2::2], strict=True)]
-        ctx.directions, ctx.differences = directions, differences
-        return torch.as_tensor(values[0], dtype=weights.dtype, device=weights.device)
+        slopes = [_slopes(each, rule) for each, rule in zip(values, rules, strict=True)]
+        ctx.directions = directions
+        ctx.differences = [np.concatenate(parts, axis=1) for parts in zip(*slopes, strict=True)]
+        now = np.concatenate([each[0] for each in values], axis=1)
+        return torch.as_tensor(now, dtype=weights.dtype, device=weights.device)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -151,6 +212,25 @@ class _Estimated(torch.autograd.Function):
         outer = _numpy(cotangent)
         slopes = np.array([np.sum(outer * difference) for difference in ctx.differences])
         return None, None, torch.as_tensor(slopes @ ctx.directions, dtype=cotangent.dtype, device=cotangent.device)
+
+
+def shift_rule(occurrences: int) -> Rule:
+    """Shifts and coefficients that are exact where a weight stands in so many rotations (see `ExpectationLayer`)."""
+    if occurrences == 1:
+        return [(np.pi / 2, 0.5)]
+    shifts = [(2 * k - 1) * np.pi / (2 * occurrences) for k in range(1, occurrences + 1)]
+    return [(x, (-1.0) ** k / (4.0 * occurrences * np.sin(x / 2) ** 2)) for k, x in enumerate(shifts)]
+
+
+def _slopes(values: list[FloatArray], rule: Rule) -> list[FloatArray]:
+    """Slopes (batch, m), one a direction, from the values after the first: by direction, shift and sign."""
+    terms = [
+        scale * (plus - minus)
+        for number, (plus, minus) in enumerate(zip(values[1::2], values[2::2], strict=True))
+        for _, scale in [rule[number % len(rule)]]
+    ]
+    each = len(rule)
+    return [sum(terms[first + 1 : first + each], terms[first]) for first in range(0, len(terms), each or 1)]
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -183,6 +263,28 @@ def _check_shiftable(circuit: CompiledCircuit) -> None:
                     "Choose spsa, or the exact gradient of the twin engine.",
                 )
             seen |= free
+
+
+def _occurrences(circuit: CompiledCircuit) -> int:
+    """In how many rotations of the compiled circuit a weight stands at most; with a slope of 1 or -1 in each."""
+    weights = set(circuit.weights)
+    found: dict[Parameter, int] = {}
+    for instruction in circuit.circuit.data:
+        for value in instruction.operation.params:
+            free = set(getattr(value, "parameters", ())) & weights
+            if not free:
+                continue
+            linear = coefficients(value)
+            known = instruction.operation.name in _SHIFTABLE and instruction.is_standard_gate() and linear is not None
+            for parameter in sorted(free, key=lambda each: each.name):
+                if not known or linear is None or abs(linear[1][parameter]) != 1.0:
+                    raise UsageError(
+                        f"parameter-shift needs weights in rotations, and {parameter.name} stands in a "
+                        f"{instruction.operation.name} of a circuit that goes with {circuit.ansatz.name}.",
+                        "Choose spsa, or the exact gradient of the twin engine.",
+                    )
+                found[parameter] = found.get(parameter, 0) + 1
+    return max(found.values(), default=1)
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

@@ -28,12 +28,14 @@ class Request:
         observables: Pauli sums on the circuit's virtual qubits (length n), m of them.
         inputs: (batch, len(circuit.inputs)), radians.
         weights: (len(circuit.weights),) for all samples, or (batch, len(circuit.weights)), radians.
+        raw: Whether it is the device's own answer that is asked for: no mitigation, though in the same call.
     """
 
     circuit: CompiledCircuit
     observables: tuple[SparsePauliOp, ...]
     inputs: FloatArray
     weights: FloatArray
+    raw: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import CircuitInstruction, Delay, Gate
+from qiskit.circuit import Barrier, CircuitInstruction, Delay, Gate
 from qiskit.circuit.library import RZGate, SXGate, XGate
 
 from circuits.errors import QrunError
@@ -21,7 +21,7 @@ def append_inverse(circuit: QuantumCircuit, instruction: CircuitInstruction, wir
         QrunError: There is none.
     """
     operation, name = instruction.operation, instruction.operation.name
-    if name in SELF_INVERSE or isinstance(operation, Delay):
+    if name in SELF_INVERSE or isinstance(operation, Barrier | Delay):
         circuit.append(operation, wires)
     elif name in ("rz", "p", "u1", "rx", "ry", "rxx", "ryy"):
         circuit.append(type(operation)(-operation.params[0]), wires)
