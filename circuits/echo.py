@@ -10,15 +10,17 @@ decays and one in |0> does not, and an error counts as far as the state feels it
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 from qiskit.quantum_info import SparsePauliOp
 
 from circuits.inverse import append_inverse
 from circuits.types import CompiledCircuit
+
+if TYPE_CHECKING:
+    import torch
 
 
 def echo(compiled: CompiledCircuit) -> CompiledCircuit:
@@ -54,11 +56,11 @@ def echo_observables(qubits: int) -> tuple[SparsePauliOp]:
     return (SparsePauliOp.from_sparse_list(strings, num_qubits=qubits),)
 
 
-def infidelity(mean_z: npt.NDArray[np.float64]) -> float:
-    """Expected infidelity of one pass, from the echo's mean <Z_i>, (batch,) or (batch, 1).
+def infidelity(mean_z: torch.Tensor) -> torch.Tensor:
+    """Expected infidelity of one pass, () from the echo's mean <Z_i>, (batch, 1).
 
     The chance that a qubit of the echo is found in 1 is E_z mean_i (1 - <Z_i>) / 2. The echo has the noise of two
     passes; to first order in the errors they share it alike, so that one pass has half of it. That is a local figure
     (per qubit, as a feature is), and contains half of a readout error, which does not depend on the angles.
     """
-    return float(np.mean((1.0 - mean_z) / 4.0))
+    return ((1.0 - mean_z) / 4.0).mean()

@@ -8,13 +8,17 @@ Discriminator D: a multilayer perceptron with one logit. Losses are the non-satu
 
 with two further kinds of negatives that keep D a detector once G is good: uniform noise u, and generated samples moved
 by Gaussian noise whose standard deviation s is drawn per sample. x are benign features in [-1, 1].
+
+With an infidelity weight W the generator's loss is L_G + W I, where I is the expected infidelity of the compiled
+circuit at the same latents and angles, taken from its echo (circuits/echo.py). The echo is measured as it is, never
+mitigated: its noise is what counts. A step then runs three times the gates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -22,9 +26,10 @@ import numpy.typing as npt
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
-from backends.layer import ExpectationLayer
+from backends.layer import ExpectationLayer, Further
 from backends.mitigation.make import Mitigation, Purpose
 from backends.protocol import Executor, Request
+from circuits.echo import echo, echo_observables, infidelity
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
 from experiments.settings import ModelSettings
@@ -39,11 +44,16 @@ Progress = Callable[[int, float, float], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """Parameters after training, and the mean losses of each epoch: (epochs,) each."""
+    """Parameters after training, and the mean losses of each epoch: (epochs,) each.
+
+    `generator_loss` is all that the generator descends on; `infidelity` the expected infidelity in it, before its
+    weight, empty where none is asked for.
+    """
 
     parameters: Parameters
     generator_loss: list[float]
     discriminator_loss: list[float]
+    infidelity: list[float] = field(default_factory=list)
 
 
 def z_observables(qubits: int) -> tuple[SparsePauliOp, ...]:
@@ -83,6 +93,7 @@ class QGAN:
                 f"engine {executor.name} cannot give exact gradients.", "Take model.gradient = 'spsa' or 'auto'."
             )
         self.gradient = gradient
+        self._echo: Further | None = None
 
     def engine(self, purpose: Purpose) -> Executor:
         """The executor for a purpose, mitigated where the model is; opened and closed with `executor`."""
@@ -93,6 +104,24 @@ class QGAN:
             known = self.executor, self.mitigation.around(self.executor, purpose)
             self._around[purpose] = known
         return known[1]
+
+    @property
+    def echo(self) -> Further:
+        """The compiled circuit forth and back, with the mean of all Z_i; made once.
+
+        Raises:
+            QrunError: A gate of the device has no inverse among its own.
+        """
+        if self._echo is None:
+            self._echo = Further(echo(self.circuit), echo_observables(self.circuit.num_qubits), raw=True)
+        return self._echo
+
+    def infidelity(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> float:
+        """Expected infidelity of the compiled circuit over `count` latents, on this model's engine, unmitigated."""
+        latents = self._latents(count, torch.Generator().manual_seed(seed)).numpy()
+        further = self.echo
+        request = Request(further.circuit, further.observables, latents, parameters["generator"], raw=True)
+        return float(infidelity(torch.from_numpy(self.executor.run([request], seed=seed)[0].values)))
 
     @property
     def features(self) -> int:
@@ -192,6 +221,7 @@ class QGAN:
             gradient=self.gradient,
             seed=seed,
             spsa_step=s.spsa_step,
+            further=() if s.infidelity_weight is None else (self.echo,),
         )
         tensors = self._tensors(start)
         angles = tensors.pop("generator").requires_grad_(True)
@@ -199,13 +229,14 @@ class QGAN:
         to_generate = torch.optim.Adam([angles], lr=s.generator_rate, betas=(0.5, 0.9))
         to_discriminate = torch.optim.Adam(list(weights.values()), lr=s.discriminator_rate, betas=(0.5, 0.9))
         x = torch.tensor(data, dtype=self.dtype)
-        losses_g, losses_d = [], []
+        losses_g, losses_d, lost = [], [], []
         done = 0
         for _ in range(epochs):
-            sum_g = sum_d = 0.0
+            sum_g = sum_d = sum_i = 0.0
             for _ in range(per_epoch):
                 layer.step = done
-                fake = layer(self._latents(s.batch, source).to(self.dtype), angles).to(self.dtype)
+                values = layer(self._latents(s.batch, source).to(self.dtype), angles).to(self.dtype)
+                fake = values[:, : self.features]
                 for _ in range(s.discriminator_steps):
                     real = x[torch.randint(len(x), (s.batch,), generator=source)]
                     to_discriminate.zero_grad(set_to_none=True)
@@ -215,6 +246,10 @@ class QGAN:
                 to_generate.zero_grad(set_to_none=True)
                 frozen = {name: value.detach() for name, value in weights.items()}
                 loss_g = torch.nn.functional.softplus(-self._logit(frozen, fake)).mean()
+                if s.infidelity_weight is not None:
+                    expected = infidelity(values[:, self.features :])
+                    loss_g = loss_g + s.infidelity_weight * expected
+                    sum_i += float(expected.detach())
                 loss_g.backward()
                 to_generate.step()
                 done += 1
@@ -229,9 +264,14 @@ class QGAN:
                     progress(done, g, d)
             losses_g.append(sum_g / per_epoch)
             losses_d.append(sum_d / per_epoch)
+            if s.infidelity_weight is not None:
+                lost.append(sum_i / per_epoch)
         trained = {"generator": angles, **weights}
         return Trained(
-            {name: value.detach().numpy().astype(np.float64) for name, value in trained.items()}, losses_g, losses_d
+            {name: value.detach().numpy().astype(np.float64) for name, value in trained.items()},
+            losses_g,
+            losses_d,
+            lost,
         )
 
     def _discriminator_loss(
