@@ -202,13 +202,15 @@ class _Builder:
     def _rotate(self, wire: int, value: float | ParameterExpression, *, plus: float = 0.0) -> None:
         """Rz(value + plus): a fixed channel without parameters, else a step, or part of the one before it."""
         angle, angles, fixed = self._affine(value, plus), self.angles[wire], self.fixed[wire]
+        both = angles[-1] + angle if angles else angle
         if angle.is_fixed:
             self._fix(wire, rz(angle.constant))
-        elif angles and commutes_with_rz(fixed[-1]):
-            angles[-1] += angle
-            if angles[-1].is_fixed:  # Rz(a) Rz(-a), as where a circuit and its inverse meet
-                last, constant = fixed.pop(), angles.pop().constant
-                self._fix(wire, last @ rz(constant))
+        elif angles and both.is_fixed and commutes_with_rz(fixed[-1]):
+            # Rz(a) Rz(c - a), as where a circuit and its inverse meet.
+            angles.pop()
+            self._fix(wire, fixed.pop() @ rz(both.constant))
+        elif angles and np.array_equal(fixed[-1], np.eye(4)):
+            angles[-1] = both
         else:
             angles.append(angle)
             fixed.append(np.eye(4))
