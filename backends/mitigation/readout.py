@@ -1,51 +1,51 @@
-"""Readout errors undone in the observables: each Pauli factor by what its qubit's confusion matrix makes of it.
-
-With independent readout errors, a qubit prepared in 0 is read as 1 with p01, and one in 1 as 0 with p10. A Pauli P that
-is measured as Z then reads b + a <P>, with a = 1 - p01 - p10 and b = p10 - p01. The inverse confusion matrix A^-1, as
-Mitiq makes it, says the same the other way: sum_j (z A^-1)_j p_j with z = (1, -1) is <P> without errors, which is
-(P - b) / a. Strings are products of such factors, so that a mitigated observable is an observable of more terms: every
-engine measures it as any other, with its standard errors and gradients, and no circuit is added.
-"""
+"""Readout errors undone in what is measured: no circuit is added, or two that measure the errors first."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mitiq.rem import generate_tensored_inverse_confusion_matrix
+import torch
+from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
+from backends.mitigation.confusion import (
+    LEAST,
+    Factors,
+    Undo,
+    as_operator,
+    calibrated,
+    checked,
+    physical_qubit,
+    terms_of,
+    undo_of,
+    undone,
+)
 from backends.mitigation.linear import Linear
-from backends.mitigation.types import Asked, Context, Expansion, Part
-from backends.observables import pauli_sum
+from backends.mitigation.paulis import NativePaulis, X
+from backends.mitigation.types import Asked, Context, Expansion, Part, Rows
+from backends.observables import PauliSum, single_z
 from backends.protocol import FloatArray
-from backends.target import Target
-from circuits.errors import UsageError
-from circuits.types import CompiledCircuit
+from circuits.errors import QrunError, UsageError
+from circuits.types import Ansatz, CompiledCircuit
 
-FACTORS = 12
-"""Most factors of a string: it becomes 2^factors strings."""
-
-LEAST = 0.05
-"""Least a = 1 - p01 - p10 that is undone: below, errors grow more than twentyfold, and there is hardly any signal."""
-
-_ROUNDING = 1e-12
-
-Factors = tuple[tuple[int, int], ...]
-"""(virtual qubit, 1 for X, 2 for Y, 3 for Z), ascending."""
-
-
-@dataclass(frozen=True)
-class Undo:
-    """P without readout error = scale * P as read + offset."""
-
-    scale: float
-    offset: float
+_NO_ROWS = Rows(np.zeros((1, 0)), np.zeros(0))
+_NO_ERROR = Undo(1.0, 0.0)
+_KEPT = 64
+_STEP = 1e-4
+"""Of finite differences, far below the least slope (LEAST) and far above rounding."""
 
 
 class Readout:
-    """Undoes readout errors.
+    """Undoes readout errors, as independent ones of each qubit (a tensored confusion matrix).
+
+    - "calibration": the device's own figures. A mitigated observable is an observable of more terms, which every
+      engine measures as any other, with its standard errors and gradients.
+    - "circuits": two circuits more in each call, all qubits in 0 and in 1, with as many shots as each of the others;
+      their sampling errors are in the standard errors. The X that prepares 1 has an error of its own, which counts as
+      one of readout; on today's devices it is tens of times smaller.
 
     Args:
         context: `options.readout` says where the confusion matrices come from.
@@ -62,6 +62,8 @@ class Readout:
         if self.source not in ("calibration", "circuits"):
             raise UsageError(f"unknown source of readout errors {self.source!r}.", "Known: calibration, circuits.")
         self.target, self.exact = context.target, context.exact
+        self._paulis = NativePaulis(context.target) if self.source == "circuits" else None
+        self._parts: OrderedDict[tuple[object, ...], tuple[Part, Part]] = OrderedDict()
 
     def expand(self, asked: Asked) -> Expansion:
         """The same circuit with mitigated observables; with "circuits" also the two that measure the errors.
@@ -69,90 +71,166 @@ class Readout:
         Raises:
             UsageError: A string of too many factors, or a qubit whose readout says nothing.
         """
-        undo = calibrated(self.target, asked.circuit, measured_qubits(asked.observables, asked.circuit))
-        observables = tuple(mitigate(observable, undo) for observable in asked.observables)
-        return Linear((Part(asked.circuit, observables),), (1.0,))
+        circuit = asked.circuit
+        terms = terms_of(asked.observables, circuit)
+        if self.source == "calibration":
+            undo = calibrated(self.target, circuit, _qubits(terms))
+            if all(each == _NO_ERROR for each in undo.values()):
+                return Linear((Part(circuit, asked.observables),), (1.0,))
+            return Linear((Part(circuit, _mitigated(terms, undo, circuit)),), (1.0,))
+        return self._measured(circuit, terms)
 
     def circuits(self, circuit: CompiledCircuit, batch: int) -> int:
         """None more, or the two that measure the errors."""
         return batch + (2 if self.source == "circuits" else 0)
 
+    def _measured(self, circuit: CompiledCircuit, terms: tuple[PauliSum, ...]) -> Measured:
+        qubits = _qubits(terms)
+        strings = tuple(dict.fromkeys(string for each in terms for string in undone(each, dict.fromkeys(qubits, _ANY))))
+        strings = tuple(string for string in strings if string)
+        observables = [as_operator({string: 1.0}, circuit.num_qubits) for string in strings]
+        scales: FloatArray | None = None
+        if not self.exact:
+            # What is measured together has covariances, which the engine knows of a sum alone: the observable as the
+            # calibration has it is measured too, and gives the standard error up to the scale.
+            expected = {qubit: self._expected(circuit, qubit) for qubit in qubits}
+            observables += _mitigated(terms, expected, circuit)
+            scales = np.array([_size(undone(each, expected)) for each in terms])
+        main = Part(circuit, tuple(observables))
+        names = tuple(f"qubit {physical_qubit(circuit, qubit)} of {self.target.name}" for qubit in qubits)
+        return Measured((main, *self._calibrations(circuit)), terms, strings, qubits, names, scales)
 
-def measured_qubits(observables: Sequence[SparsePauliOp], circuit: CompiledCircuit) -> tuple[int, ...]:
-    """The virtual qubits that the observables have factors on, ascending."""
-    found: set[int] = set()
-    for observable in observables:
-        for _, factors in pauli_sum(observable, circuit.num_qubits):
-            found.update(qubit for qubit, _ in factors)
-    return tuple(sorted(found))
+    def _expected(self, circuit: CompiledCircuit, qubit: int) -> Undo:
+        p01, p10 = self.target.readout_errors(physical_qubit(circuit, qubit))
+        return undo_of(p01, p10) if 1.0 - p01 - p10 > LEAST else _NO_ERROR
 
-
-def calibrated(target: Target, circuit: CompiledCircuit, qubits: Sequence[int]) -> dict[int, Undo]:
-    """How the readout errors of virtual qubits are undone, by the device's calibration.
-
-    Raises:
-        UsageError: A qubit whose readout says nothing.
-    """
-    found = {}
-    for qubit in qubits:
-        physical = circuit.physical_qubits[circuit.final_layout[qubit]]
-        p01, p10 = target.readout_errors(physical)
-        if not 1.0 - p01 - p10 > LEAST:
-            raise UsageError(
-                f"the readout of qubit {physical} of {target.name} is hardly better than a coin toss "
-                f"(P(1|0) = {p01:.3g}, P(0|1) = {p10:.3g}): there is nothing left that could be corrected.",
-                "Leave readout out of the stack, or choose other qubits or another device.",
+    def _calibrations(self, circuit: CompiledCircuit) -> tuple[Part, Part]:
+        """All qubits in 0, all in 1; the same objects for all circuits that are read on the same qubits."""
+        key = (circuit.num_qubits, circuit.physical_qubits, circuit.final_layout)
+        if key not in self._parts:
+            observables = single_z(circuit.num_qubits)
+            self._parts[key] = (
+                Part(self._prepared(circuit, excited=False), observables, _NO_ROWS),
+                Part(self._prepared(circuit, excited=True), observables, _NO_ROWS),
             )
-        found[qubit] = undo_matrix(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]))
-    return found
+            if len(self._parts) > _KEPT:
+                self._parts.popitem(last=False)
+        return self._parts[key]
+
+    def _prepared(self, circuit: CompiledCircuit, *, excited: bool) -> CompiledCircuit:
+        virtual, wires = QuantumCircuit(circuit.num_qubits), QuantumCircuit(circuit.circuit.num_qubits)
+        if excited and self._paulis is not None:
+            virtual.x(range(circuit.num_qubits))
+            for wire in sorted(circuit.final_layout):
+                self._paulis.append(wires, X, wire)
+        return CompiledCircuit(
+            ansatz=Ansatz(f"readout-{int(excited)}-{circuit.num_qubits}q", virtual, (), ()),
+            circuit=wires,
+            inputs=(),
+            weights=(),
+            physical_qubits=circuit.physical_qubits,
+            initial_layout=circuit.final_layout,
+            final_layout=circuit.final_layout,
+            depth=int(wires.depth()),
+            two_qubit_gates=0,
+            gate_counts={str(name): int(number) for name, number in sorted(wires.count_ops().items())},
+        )
 
 
-def undo_matrix(confusion: FloatArray) -> Undo:
-    """How one qubit's errors are undone; confusion[i, j] is P(read i | prepared j)."""
-    inverse = generate_tensored_inverse_confusion_matrix(1, [confusion])
-    zero, one = np.array([1.0, -1.0]) @ inverse
-    offset = float(zero + one) / 2.0
-    return Undo(float(zero - one) / 2.0, 0.0 if abs(offset) < _ROUNDING else offset)
+_ANY = Undo(1.0, 1.0)
+"""Stands for errors that are not known yet: all strings that may be needed."""
 
 
-def mitigate(observable: SparsePauliOp, undo: dict[int, Undo]) -> SparsePauliOp:
-    """The observable whose measured value is that of `observable` without readout errors.
+@dataclass(frozen=True)
+class Measured:
+    """Observables with the readout errors that two circuits of the same call measured.
 
-    Args:
-        observable: On virtual qubits.
-        undo: For every qubit that it has a factor on.
-
-    Raises:
-        UsageError: A string of more than `FACTORS` factors.
+    Attributes:
+        parts: The circuit with all strings that are needed, and after them, where values are sampled, the observables
+            as the calibration mitigates them; then all qubits in 0 and all in 1, a Z on each.
+        terms: Of the observables that were asked for.
+        strings: What `parts[0]` measures, one by one.
+        qubits: The virtual qubits that have factors.
+        names: Theirs, for messages.
+        scales: (m,) size of the calibration's weights; None where values are exact.
     """
-    qubits = observable.num_qubits
-    if all(each == Undo(1.0, 0.0) for each in undo.values()):
-        return observable
-    total: dict[Factors, float] = {}
-    for coefficient, factors in pauli_sum(observable, qubits):
-        if len(factors) > FACTORS:
-            raise UsageError(
-                f"an observable has a string of {len(factors)} factors: without readout errors it would become "
-                f"2^{len(factors)} strings, and {FACTORS} factors are the most.",
-                "Leave readout out of the stack, or measure strings on fewer qubits.",
-            )
-        terms: dict[Factors, float] = {(): coefficient}
-        for qubit, kind in factors:
-            each, grown = undo[qubit], dict[Factors, float]()
-            for kept, weight in terms.items():
-                grown[(*kept, (qubit, kind))] = weight * each.scale
-                if each.offset:
-                    grown[kept] = weight * each.offset
-            terms = grown
-        for kept, weight in terms.items():
-            total[kept] = total.get(kept, 0.0) + weight
-    return as_operator(total, qubits)
+
+    parts: tuple[Part, ...]
+    terms: tuple[PauliSum, ...]
+    strings: tuple[Factors, ...]
+    qubits: tuple[int, ...]
+    names: tuple[str, ...]
+    scales: FloatArray | None
+
+    def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+        """As `types.Expansion`; the measured errors count as constants.
+
+        Raises:
+            QrunError: A qubit that was read no better than by a coin.
+        """
+        main, zeros, ones = values
+        constant, weights = self._weights(_row(zeros), _row(ones))
+        matrix = torch.as_tensor(weights, dtype=main.dtype, device=main.device)
+        return main[:, : len(self.strings)] @ matrix + torch.as_tensor(constant, dtype=main.dtype, device=main.device)
+
+    def spread(self, values: Sequence[FloatArray], errors: Sequence[FloatArray]) -> FloatArray:
+        """Of the circuit's own values, by the observables as the calibration mitigates them; and of what was measured.
+
+        The latter by the derivatives with respect to each qubit's Z in 0 and in 1 (delta method).
+        """
+        main = np.asarray(values[0])[:, : len(self.strings)]
+        if self.scales is None:
+            return np.zeros((len(main), len(self.terms)))
+        z0, z1 = _row(values[1]), _row(values[2])
+        _, weights = self._weights(z0, z1)
+        sizes = np.sqrt((weights**2).sum(0))
+        ratio = np.divide(sizes, self.scales, out=np.ones_like(sizes), where=self.scales > 0.0)
+        squares = (np.asarray(errors[0])[:, len(self.strings) :] * ratio) ** 2
+        for which, each in enumerate((_row(errors[1]), _row(errors[2]))):
+            for qubit in self.qubits:
+                step = np.zeros((2, len(z0)))
+                step[which, qubit] = _STEP
+                up, down = (self._values(main, z0 + sign * step[0], z1 + sign * step[1]) for sign in (1.0, -1.0))
+                squares += ((up - down) / (2.0 * _STEP) * each[qubit]) ** 2
+        total: FloatArray = np.sqrt(squares)
+        return total
+
+    def _values(self, main: FloatArray, z0: FloatArray, z1: FloatArray) -> FloatArray:
+        constant, weights = self._weights(z0, z1)
+        return main @ weights + constant
+
+    def _weights(self, z0: FloatArray, z1: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Z of every qubit in 0 and in 1 -> constants (m,), and the weights (strings, m)."""
+        undo = {
+            qubit: checked((1.0 - float(z0[qubit])) / 2.0, (1.0 + float(z1[qubit])) / 2.0, name, QrunError)
+            for qubit, name in zip(self.qubits, self.names, strict=True)
+        }
+        constant, weights = np.zeros(len(self.terms)), np.zeros((len(self.strings), len(self.terms)))
+        number = {string: row for row, string in enumerate(self.strings)}
+        for column, terms in enumerate(self.terms):
+            for string, weight in undone(terms, undo).items():
+                if string:
+                    weights[number[string], column] = weight
+                else:
+                    constant[column] = weight
+        return constant, weights
 
 
-def as_operator(strings: dict[Factors, float], qubits: int) -> SparsePauliOp:
-    """Weights of strings as an operator; 0 times the identity where there are none."""
-    listed = [
-        ("".join(" XYZ"[kind] for _, kind in factors), [qubit for qubit, _ in factors], weight)
-        for factors, weight in strings.items()
-    ]
-    return SparsePauliOp.from_sparse_list(listed or [("", [], 0.0)], num_qubits=qubits)
+def _qubits(terms: Sequence[PauliSum]) -> tuple[int, ...]:
+    """The virtual qubits that have factors, ascending."""
+    return tuple(sorted({qubit for each in terms for _, factors in each for qubit, _ in factors}))
+
+
+def _mitigated(terms: Sequence[PauliSum], undo: dict[int, Undo], circuit: CompiledCircuit) -> tuple[SparsePauliOp, ...]:
+    return tuple(as_operator(undone(each, undo), circuit.num_qubits) for each in terms)
+
+
+def _size(strings: dict[Factors, float]) -> float:
+    return float(np.sqrt(sum(weight**2 for string, weight in strings.items() if string)))
+
+
+def _row(values: torch.Tensor | FloatArray) -> FloatArray:
+    """The one row of a part without parameters, (1, n) -> (n,)."""
+    plain = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+    row: FloatArray = np.asarray(plain, dtype=np.float64)[0]
+    return row

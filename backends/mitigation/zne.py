@@ -106,11 +106,21 @@ def check_scales(scales: Sequence[float], folding: str) -> tuple[float, ...]:
 def check_extrapolation(extrapolation: Extrapolation, scales: Sequence[float], *, exact: bool) -> Extrapolation:
     """The extrapolation for these scales; "auto" becomes one.
 
+    "auto" is Richardson for exact values and the exponential for sampled ones: Richardson has the least bias, and with
+    scales 1, 3, 5 it multiplies the variance of a sampled value by 5.2, the exponential by about 2. Measured on the
+    twins, readout set aside, 48 random parameter sets, mean error before / after, ratio:
+
+    | qubits 4, 8 | exact, richardson | shots a scale | richardson | linear | exponential |
+    |---|---|---|---|---|---|
+    | fake_kyiv | .0198 / .0016, .0136 / .0020 | 32,768 | 2.0, 1.4 | 2.4, 1.8 | 2.7, 1.9 |
+    | fake_torino | .0086 / .0001, .0064 / .0001 | 131,072 | 1.8, 1.4 | 3.0, 2.3 | 3.1, 2.3 |
+    | fake_fez | .0077 / .0001, .0058 / .0002 | 131,072 | 1.6, 1.2 | 2.8, 2.2 | 2.8, 2.1 |
+
     Raises:
         UsageError: An unknown one, or one that needs more scales.
     """
     if extrapolation == "auto":
-        return "richardson" if exact else "linear"
+        return "richardson" if exact else "exponential"
     if extrapolation not in EXTRAPOLATIONS:
         raise UsageError(f"unknown extrapolation {extrapolation!r}.", f"Known: auto, {', '.join(EXTRAPOLATIONS)}.")
     least = EXTRAPOLATIONS[extrapolation]
