@@ -25,16 +25,26 @@ _KEPT = 256
 
 @dataclass
 class _Node:
-    """A request after some of the techniques: one that is run, or an expansion of further nodes."""
+    """A request after some of the techniques: one that is run, or an expansion of further nodes.
+
+    `own`: its parameters are a technique's, not those that gradients go to.
+    """
 
     request: Request
     expansion: Expansion | None = None
     parts: tuple[_Node, ...] = ()
+    own: bool = False
 
-    def leaves(self) -> Iterator[Request]:
-        """The requests that are run, in order."""
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What is run for it, by identity."""
+        request = self.request
+        return id(request.circuit), id(request.observables), id(request.inputs), id(request.weights)
+
+    def leaves(self) -> Iterator[_Node]:
+        """What is run, in order."""
         if self.expansion is None:
-            yield self.request
+            yield self
         for part in self.parts:
             yield from part.leaves()
 
@@ -95,7 +105,7 @@ class MitigatedExecutor:
         Raises:
             UsageError: As `run`.
         """
-        return _leaves(self._expand(requests))
+        return _leaves(self._expand(requests))[0]
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
         """Mitigated values of every request, from one call of the inner executor.
@@ -106,7 +116,7 @@ class MitigatedExecutor:
         """
         start = time.perf_counter()
         nodes = self._expand(requests)
-        found = self._combine(nodes, self.inner.run(_leaves(nodes), seed=seed))
+        found = self._combine(nodes, self.inner.run(_leaves(nodes)[0], seed=seed))
         for result in found:
             result.metadata["seconds"] = time.perf_counter() - start
         return found
@@ -114,7 +124,7 @@ class MitigatedExecutor:
     def send(self, requests: Sequence[Request], *, seed: int | None = None) -> Handle:
         """Bring all requests on their way, where the inner executor can; `collect` waits for them."""
         nodes = self._expand(requests)
-        return Handle(nodes, cast(Any, self.inner).send(_leaves(nodes), seed=seed))
+        return Handle(nodes, cast(Any, self.inner).send(_leaves(nodes)[0], seed=seed))
 
     def collect(self, handle: Handle) -> list[Result]:
         """Wait for what was sent."""
@@ -140,7 +150,7 @@ class MitigatedExecutor:
         plain = Request(circuit, observables, _numpy(inputs), _numpy(weights))
         check_arrays(circuit, plain.inputs, plain.weights)
         node = self._node(plain, len(self.techniques))
-        return self._differentiate(node, inputs, weights, own=False)
+        return self._differentiate(node, inputs, weights, {})
 
     # -- expanding --------------------------------------------------------------------------------------------------
 
@@ -148,18 +158,19 @@ class MitigatedExecutor:
         check_requests(requests)
         return tuple(self._node(request, len(self.techniques)) for request in requests)
 
-    def _node(self, request: Request, level: int) -> _Node:
+    def _node(self, request: Request, level: int, *, own: bool = False) -> _Node:
         """A request after the techniques below `level`, the outermost first."""
         if level == 0 or request.raw or not len(request.inputs):
-            return _Node(request)
+            return _Node(request, own=own)
         expansion = self._expansion(request, level - 1)
         parts = []
         for part in expansion.parts:
             inputs, weights = request.inputs, request.weights
             if part.rows is not None:
                 inputs, weights = part.rows.inputs, part.rows.weights
-            parts.append(self._node(Request(part.circuit, part.observables, inputs, weights), level - 1))
-        return _Node(request, expansion, tuple(parts))
+            made = Request(part.circuit, part.observables, inputs, weights)
+            parts.append(self._node(made, level - 1, own=own or part.rows is not None))
+        return _Node(request, expansion, tuple(parts), own)
 
     def _expansion(self, request: Request, level: int) -> Expansion:
         """Made once for a circuit and its observables, known by their identity, unless it hangs on values."""
@@ -182,15 +193,15 @@ class MitigatedExecutor:
     # -- combining --------------------------------------------------------------------------------------------------
 
     def _combine(self, nodes: Sequence[_Node], results: Sequence[Result]) -> list[Result]:
-        left = iter(results)
+        places = iter(_leaves(nodes)[1])
         found = []
         for node in nodes:
+            mine = [next(places) for _ in node.leaves()]
             if node.request.raw:
-                found.append(next(left))
+                found.append(results[mine[0]])
                 continue
-            mine = [next(left) for _ in node.leaves()]
-            values, errors = _value(node, iter(mine))
-            found.append(Result(values, errors, self._metadata(mine)))
+            values, errors = _value(node, iter([results[place] for place in mine]))
+            found.append(Result(values, errors, self._metadata([results[place] for place in dict.fromkeys(mine)])))
         return found
 
     def _metadata(self, parts: Sequence[Result]) -> dict[str, Any]:
@@ -205,19 +216,19 @@ class MitigatedExecutor:
                 said[name] = list(dict.fromkeys(each for part in parts for each in part.metadata.get(name) or ()))
         return said
 
-    def _differentiate(self, node: _Node, inputs: torch.Tensor, weights: torch.Tensor, *, own: bool) -> torch.Tensor:
-        """`own`: the node's parameters are a technique's, not those that gradients go to."""
+    def _differentiate(
+        self, node: _Node, inputs: torch.Tensor, weights: torch.Tensor, known: dict[tuple[int, ...], FloatArray]
+    ) -> torch.Tensor:
+        """`known`: values of the techniques' own circuits, which are run once."""
         request = node.request
         if node.expansion is None:
-            if own:
-                (result,) = self.inner.run([request])
-                return torch.as_tensor(result.values, dtype=weights.dtype, device=weights.device)
+            if node.own:
+                if node.key not in known:
+                    known[node.key] = self.inner.run([request])[0].values
+                return torch.as_tensor(known[node.key], dtype=weights.dtype, device=weights.device)
             engine = cast(DifferentiableExecutor, self.inner)
             return engine.expectations(request.circuit, request.observables, inputs, weights)
-        values = [
-            self._differentiate(child, inputs, weights, own=own or part.rows is not None)
-            for child, part in zip(node.parts, node.expansion.parts, strict=True)
-        ]
+        values = [self._differentiate(child, inputs, weights, known) for child in node.parts]
         return node.expansion.combine(values)
 
 
@@ -233,8 +244,20 @@ def count(techniques: Sequence[Technique], circuit: CompiledCircuit, batch: int)
     return total
 
 
-def _leaves(nodes: Sequence[_Node]) -> list[Request]:
-    return [request for node in nodes for request in node.leaves()]
+def _leaves(nodes: Sequence[_Node]) -> tuple[list[Request], list[int]]:
+    """What is run, and which of it each leaf's values are.
+
+    A technique's own circuits with the same parameters (the two that measure readout errors) are run once for all.
+    """
+    requests: list[Request] = []
+    places: list[int] = []
+    shared: dict[tuple[int, ...], int] = {}
+    for leaf in (leaf for node in nodes for leaf in node.leaves()):
+        place = shared.setdefault(leaf.key, len(requests)) if leaf.own else len(requests)
+        if place == len(requests):
+            requests.append(leaf.request)
+        places.append(place)
+    return requests, places
 
 
 def _value(node: _Node, results: Iterator[Result]) -> tuple[FloatArray, FloatArray]:
