@@ -55,7 +55,7 @@ class ExpectationLayer(torch.nn.Module):
 
     Further circuits go the same way, in the same call. Where a weight stands in R rotations of one of them,
     parameter-shift takes 2 R shifts of it, (2 k - 1) pi / (2 R), instead of two: the value has frequencies up to R
-    then, and the rule is exact for them, also under noise (D. Wierichs et al., Quantum 6, 677 (2022), eq. 27).
+    then, and the rule is exact for them, also under noise (D. Wierichs et al., Quantum 6, 677 (2022)).
 
     `step` counts the forward calls. All randomness of a call comes from (seed, step): to resume a run, set `step` to
     what it was.
