@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Setup:
 
     Attributes:
         sets: Random parameter sets, inputs and weights uniform in [-pi, pi].
-        seeds: Of the techniques that draw circuits: so many different draws.
+        draws: Of the circuits of techniques that draw them.
         repetitions: With shots: so often is everything sampled anew.
         seed: Of all of it.
         engine: "twin" or "aer"; exact values are always the twin's.
@@ -63,16 +64,16 @@ class Setup:
     """
 
     sets: int = 6
-    seeds: int = 3
+    draws: int = 3
     repetitions: int = 12
     seed: int = 0
-    engine: Literal["twin", "aer"] = "twin"
+    engine: str = "twin"
     readout_error: bool = True
     idle_noise: bool = False
     options: MitigationOptions = field(default_factory=MitigationOptions)
 
     def __post_init__(self) -> None:
-        for name in ("sets", "seeds", "repetitions"):
+        for name in ("sets", "draws", "repetitions"):
             if getattr(self, name) < 2:
                 raise UsageError(f"--{name} {getattr(self, name)}: at least 2, for there is a spread to tell.")
         if self.seed < 0:
@@ -123,7 +124,7 @@ class Row:
 
 
 class Comparison:
-    """Stacks on one device and one circuit.
+    """Stacks on one device and one circuit; used inside `with`, which holds the engines.
 
     Args:
         target: The device.
@@ -142,25 +143,34 @@ class Comparison:
         self.request = Request(circuit, single_z(circuit.num_qubits), inputs, weights)
         self.ideal = ideal_values(circuit, inputs, weights)
 
-    def rows(self, stacks: Sequence[tuple[str, ...]], shots: Sequence[int | None]) -> Iterator[Row]:
-        """A row for each stack, at each number of shots; the first row of each is that of none.
+    def __enter__(self) -> Self:
+        self._open = ExitStack()
+        self._exact = self._open.enter_context(self._twin(None))
+        self._resample = self._open.enter_context(
+            ResamplingExecutor(self._open.enter_context(self._twin(2)), 2)  # other numbers of shots share it
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def rows(self, stacks: Sequence[tuple[str, ...]], shots: int | None) -> Iterator[Row]:
+        """A row for each stack, at so many shots a circuit; None for exact values.
 
         Raises:
             QrunError: The engine does not take the circuit at all.
         """
         with ExitStack() as stack:
-            twin = stack.enter_context(self._twin(None))
-            sampled = stack.enter_context(self._twin(2))
-            resample = stack.enter_context(ResamplingExecutor(sampled, 2))
-            for number in shots:
-                real: Executor = twin
-                repeat: Executor = twin
-                if number is not None:
-                    real = stack.enter_context(self._engine(number))
-                    repeat = resample.at(number) if self.setup.engine == "twin" else real
-                none = self._errors((), real, repeat, number)
-                for names in stacks:
-                    yield self._row(names, real, repeat, number, none)
+            real: Executor = self._exact
+            repeat: Executor = self._exact
+            if shots is not None:
+                real = stack.enter_context(self._engine(shots))
+                repeat = self._resample.at(shots) if self.setup.engine == "twin" else real
+            none = self._errors((), real, repeat, shots)
+            for names in stacks:
+                yield self._row(names, real, repeat, shots, none)
 
     def _twin(self, shots: int | None) -> TwinExecutor:
         import torch
@@ -205,7 +215,7 @@ class Comparison:
     def _errors(self, names: tuple[str, ...], real: Executor, repeat: Executor, shots: int | None) -> _Errors:
         setup = self.setup
         random = bool(_RANDOM & set(names)) or (bool({"zne", "lre"} & set(names)) and setup.options.folding == "random")
-        draws = setup.seeds if random else 1
+        draws = setup.draws if random else 1
         repetitions = draws if shots is None else max(setup.repetitions, draws)
         exact = shots is None
         options = [replace(setup.options, stack=names, seed=_seed(setup.seed, 2, d)) for d in range(draws)]
