@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from backends.catalog import get_target
 from backends.engines import make_executor
+from backends.mitigation.make import Mitigation
+from backends.mitigation.types import MitigationOptions
+from backends.protocol import Request, Result
+from backends.twin.executor import TwinExecutor
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
 from circuits.qgan import generator
@@ -133,3 +139,78 @@ def test_divergence_is_said() -> None:
 
 def test_observables_are_z_on_each_qubit() -> None:
     assert [o.to_list()[0][0] for o in z_observables(3)] == ["IIZ", "IZI", "ZII"]
+
+
+# The noise-aware term
+
+
+class Calls(TwinExecutor):
+    """A twin that counts calls and requests."""
+
+    def __init__(self, target: str, *, exactly: bool) -> None:
+        super().__init__(get_target(target))
+        self.differentiable = exactly
+        self.calls: list[int] = []
+
+    def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
+        self.calls.append(len(requests))
+        return super().run(requests, seed=seed)
+
+
+def aware(target: str, weight: float | None, *, exactly: bool = True, **settings: object) -> tuple[QGAN, Calls]:
+    chosen = ModelSettings.model_validate(
+        {"qubits": 2, "reps": 2, "hidden": (16,), "samples": 64, "infidelity_weight": weight, **settings}
+    )
+    engine = Calls(target, exactly=exactly)
+    return QGAN(chosen, engine, compile_ansatz(generator(2, 2), get_target(target).backend, seed=1)), engine
+
+
+def test_the_infidelity_falls_where_it_counts() -> None:
+    found = {}
+    for weight in (None, 300.0):
+        qgan, _ = aware("fake_manila", weight, steps_per_epoch=60)
+        trained = qgan.train(qgan.initial(np.random.default_rng(0)), benign(), epochs=1, seed=5)
+        found[weight] = qgan.infidelity(trained.parameters, 200, 1)
+        assert len(trained.infidelity) == (0 if weight is None else 1)
+    assert found[300.0] < 0.9 * found[None]
+
+
+def test_the_loss_is_that_of_the_generator_plus_the_weighted_infidelity() -> None:
+    start = aware("fake_manila", None)[0].initial(np.random.default_rng(0))
+    plain, both = (
+        aware("fake_manila", weight, steps_per_epoch=1)[0].train(start, benign(), epochs=1, seed=5)
+        for weight in (None, 2.0)
+    )
+    assert both.generator_loss[0] == pytest.approx(plain.generator_loss[0] + 2.0 * both.infidelity[0], abs=1e-6)
+    assert both.discriminator_loss == plain.discriminator_loss
+    assert both.infidelity[0] > 1e-3
+
+
+def test_without_noise_there_is_nothing_to_descend_on() -> None:
+    start = aware("ideal", None)[0].initial(np.random.default_rng(0))
+    plain, both = (
+        aware("ideal", weight, steps_per_epoch=5, precision="float64")[0].train(start, benign(), epochs=1, seed=5)
+        for weight in (None, 5.0)
+    )
+    assert both.infidelity[0] == pytest.approx(0.0, abs=1e-12)
+    np.testing.assert_allclose(both.parameters["generator"], plain.parameters["generator"], atol=1e-9)
+
+
+@pytest.mark.parametrize("gradient", ["spsa", "parameter-shift"])
+def test_a_step_stays_one_call(gradient: str) -> None:
+    for weight, requests in ((None, 1), (1.0, 2)):
+        qgan, engine = aware("fake_manila", weight, exactly=False, gradient=gradient, steps_per_epoch=3, batch=4)
+        qgan.train(qgan.initial(np.random.default_rng(0)), benign(), epochs=1, seed=5)
+        assert engine.calls == [requests] * 3
+
+
+def test_the_echo_is_not_mitigated() -> None:
+    options = MitigationOptions(stack=("readout",))
+    start = aware("fake_manila", None)[0].initial(np.random.default_rng(0))
+    found = []
+    for wanted in (None, Mitigation(get_target("fake_manila"), options, exact=True)):
+        qgan, _ = aware("fake_manila", 1.0, steps_per_epoch=1)
+        qgan.mitigation = wanted
+        found.append(qgan.train(start, benign(), epochs=1, seed=5))
+    assert found[0].infidelity == found[1].infidelity
+    assert found[0].generator_loss != found[1].generator_loss
