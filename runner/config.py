@@ -6,16 +6,16 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from backends.snapshot_file import is_file_name
 from circuits.errors import UsageError
 from experiments.settings import DataSettings, ModelSettings, Settings
-from runner.settings import FederationSettings, GradeSettings, RuntimeSettings
+from runner.settings import FederationSettings, GradeSettings, MitigationSettings, RuntimeSettings
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -40,7 +40,8 @@ class RunConfig(Settings):
 
     `digest` names it: every figure in a result traces to these values, and to the data's hashes in the result.
     `snapshot_sha256` is of a snapshot file, or of the calibration that a hardware device had when the run began.
-    `runtime` is there where IBM's Runtime has a part in the run, and is else left out of every form that is written.
+    `runtime` is there where IBM's Runtime has a part in the run, `mitigation` where something is mitigated; they
+    are else left out of every form that is written.
     """
 
     left_out: ClassVar[tuple[str, ...]] = ("runtime", "mitigation")
@@ -60,6 +61,20 @@ class RunConfig(Settings):
     federation: FederationSettings = Field(default_factory=FederationSettings)
     grades: GradeSettings = Field(default_factory=GradeSettings)
     runtime: RuntimeSettings | None = None
+    mitigation: MitigationSettings | None = None
+
+    _chosen: str | None = PrivateAttr(None)
+
+    @property
+    def chosen(self) -> str | None:
+        """Why `--mitigation auto` came to the stack; None where the user named it. No part of what is written."""
+        return self._chosen
+
+    def with_choice(self, why: str) -> RunConfig:
+        """The same config, knowing why its mitigation was chosen."""
+        copy = self.model_copy()
+        copy._chosen = why
+        return copy
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:
@@ -89,6 +104,20 @@ class RunConfig(Settings):
                 raise ValueError("runtime.run_on: ideal is no device")
         return self
 
+    @model_validator(mode="after")
+    def _mitigated_once(self) -> RunConfig:
+        elsewhere = self.runtime is not None and self.runtime.run_on is not None
+        without_noise = self.backend.strip().lower() == "ideal" and not elsewhere
+        if self.model.infidelity_weight is not None and without_noise:
+            raise ValueError("model.infidelity_weight: ideal loses nothing; leave it out, or name a device")
+        if self.mitigation is None:
+            return self
+        if without_noise:
+            raise ValueError("mitigation: ideal has no errors to mitigate; leave --mitigation out, or name a device")
+        if self.runtime is not None:
+            check_runtime(self.mitigation.names, self.mitigation.readout, self.runtime)
+        return self
+
     def canonical(self) -> bytes:
         """The config as canonical JSON (sorted keys, no white space): what the digest is taken of."""
         return canonical(self.model_dump(mode="json"))
@@ -99,12 +128,41 @@ class RunConfig(Settings):
         return hashlib.sha256(self.canonical()).digest()
 
 
+def check_runtime(names: Sequence[str], readout: str | None, runtime: RuntimeSettings) -> None:
+    """Refuse what the Runtime would mitigate once more by itself.
+
+    Args:
+        names: Techniques; none for a stack that is yet to be chosen.
+        readout: Where confusion matrices come from, if readout is among them.
+        runtime: Its own options.
+
+    Raises:
+        ValueError: which of the two to leave out.
+    """
+    stack, level = "+".join(names) or "auto", runtime.resilience_level
+    if level is not None and level >= 1:
+        raise ValueError(
+            f"mitigation {stack} and resilience level {level} would mitigate twice; leave --mitigation out, or "
+            "--resilience-level (0 is the Estimator without mitigation)"
+        )
+    if "twirl" in names and runtime.twirling in ("gates", "all"):
+        raise ValueError(f"mitigation twirl and --twirling {runtime.twirling} would twirl gates twice; leave out one")
+    if "ddd" in names and runtime.dynamical_decoupling != "off":
+        raise ValueError(f"mitigation ddd and --dd {runtime.dynamical_decoupling} would decouple twice; leave out one")
+    if readout == "calibration" and runtime.twirling in ("measure", "all"):
+        raise ValueError(
+            f"--twirling {runtime.twirling} changes the readout errors that the calibration has; take "
+            "mitigation.readout = 'circuits', or leave --twirling out"
+        )
+
+
 TABLES: dict[str, type[Settings]] = {
     "data": DataSettings,
     "model": ModelSettings,
     "federation": FederationSettings,
     "grades": GradeSettings,
     "runtime": RuntimeSettings,
+    "mitigation": MitigationSettings,
 }
 
 

@@ -70,6 +70,8 @@ def _add(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, floa
 
 def _told(trained: Trained, where: str, resources: Mapping[str, float]) -> dict[str, Any]:
     losses = {"generator": trained.generator_loss, "discriminator": trained.discriminator_loss}
+    if trained.infidelity:
+        losses["infidelity"] = trained.infidelity
     return {
         "parameters": trained.parameters,
         "losses": {f"{name}{where}": values for name, values in losses.items()},

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from backends.protocol import Executor, Request, Result
 from backends.runtime.errors import BudgetError, Detached
 from backends.runtime.labels import labelled
+from backends.target import Target
 from circuits.types import CompiledCircuit
 from experiments.models.qgan import QGAN, Parameters
 from experiments.models.score import Calibration, Scorer
@@ -28,7 +29,8 @@ from runner.device_report import DeviceRun, FloatArray, Sampled, Scored, samples
 from runner.federation import Federation, Final
 from runner.measure import Judge
 from runner.meter import Meter
-from runner.prepare import Prepared, model_for
+from runner.models import device_model, model_for
+from runner.prepare import Prepared
 from runner.seeds import derive
 
 
@@ -58,18 +60,24 @@ def sample(
     counts = shares(config.runtime.samples, sorted(models))
     seeds = {node: derive(config.seed, "device", round_, node) for node in counts}
     requests = {node: models[node][0].request(parameters, count, seeds[node]) for node, count in counts.items()}
-    answers = _ask({node: models[node][1] for node in counts}, requests, seeds, round_)
+    for node in counts:
+        models[node][1].reset()
+    answers = _ask({node: models[node][0].engine("evaluation") for node in counts}, requests, seeds, round_)
     out = {}
     with twin.executor:
         for node, result in answers.items():
-            exact = twin.executor.run([twin.request(parameters, counts[node], seeds[node])], seed=seeds[node])[0].values
+            exact = (
+                twin.engine("evaluation")
+                .run([twin.request(parameters, counts[node], seeds[node])], seed=seeds[node])[0]
+                .values
+            )
             tags = tuple(result.metadata.get("tags", ()))
             out[node] = Sampled(result.values, result.standard_errors, exact, tags)
     return out
 
 
 def _ask(
-    meters: Mapping[int, Meter], requests: Mapping[int, Request], seeds: Mapping[int, int], round_: int
+    engines: Mapping[int, Executor], requests: Mapping[int, Request], seeds: Mapping[int, int], round_: int
 ) -> dict[int, Result]:
     """Send every node's request, then wait for them: a queue is waited for once. Each session ends with its own."""
     answers: dict[int, Result] = {}
@@ -78,22 +86,21 @@ def _ask(
 
     def send(node: int) -> Any:
         with labelled("device", round_=round_, node=node):
-            return meters[node].send([requests[node]], seed=seeds[node])
+            return cast(Any, engines[node]).send([requests[node]], seed=seeds[node])
 
     def collect() -> None:
         for node, (session, handle) in sent.items():
             try:
-                (answers[node],) = meters[node].collect(handle)
+                (answers[node],) = cast(Any, engines[node]).collect(handle)
             except Detached as gone:
                 left.extend(gone.jobs)
             session.close()
         sent.clear()
 
     with ExitStack() as stack:
-        for node, meter in meters.items():
+        for node, engine in engines.items():
             session = stack.enter_context(ExitStack())
-            session.enter_context(meter)
-            meter.reset()
+            session.enter_context(engine)
             try:
                 handle = send(node)
             except BudgetError:
@@ -191,14 +198,8 @@ def run_on_device(
     )
 
 
-def on_device(model: QGAN, circuit: CompiledCircuit, executor: Executor, steps: int) -> OnDevice:
-    """A node's model on the device; whatever its gradient on the twin, on a device it is SPSA's.
-
-    Args:
-        model: The node's own.
-        circuit: The generator compiled for the device.
-        executor: There; closed.
-        steps: Generator steps of fine-tuning.
-    """
+def on_device(config: RunConfig, run_on: Target, circuit: CompiledCircuit, executor: Executor) -> OnDevice:
+    """A node's model on the device; arguments as of `models.device_model`."""
+    assert config.runtime is not None
     meter = Meter(executor)
-    return OnDevice(QGAN(model.settings.model_copy(update={"gradient": "spsa"}), meter, circuit), meter, steps)
+    return OnDevice(device_model(config, run_on, circuit, meter), meter, config.runtime.fine_tune)

@@ -14,28 +14,35 @@ every round and nothing has to be sent twice:
         fine-tuning      a job a step and node, 3 x batch circuits, in the last round alone
         device run       a job a node, with its part of the samples
 
+Where a call is mitigated, its circuits are those that the techniques make of it, all in the same job; with an
+infidelity weight every step has its echo's circuits besides (circuits/echo.py).
+
 QPU seconds are those of `backends.runtime.cost`, job by job, split as the service's limits ask. A session is charged
 from its first job to its end, so that waiting between its jobs comes on top; no figure of a device tells how long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from backends.mitigation.make import Purpose
+from backends.runtime.budget import estimated
 from backends.runtime.cost import executions, job_seconds
+from backends.runtime.pubs import parts
 from backends.runtime.types import JobLimits, RuntimeOptions
 from backends.target import Target
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 from runner.config import RunConfig
+from runner.mitigated import SPSA, echo_rows, mitigation_of, overhead, planned, requests_of, vectors
+
+if TYPE_CHECKING:
+    from experiments.models.qgan import QGAN
 
 OPEN_PLAN_SECONDS = 600.0
 """QPU time of IBM's Open plan in 28 days."""
-
-SPSA = 3
-"""Weight vectors of a step: where it stands, and the two of the difference."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class Estimate:
         shots: A circuit.
         stages: In the order of the run.
         total: Their sum.
+        mitigation: The stack; None for none.
+        overhead: By purpose, circuits for each unmitigated one.
     """
 
     backend: str
@@ -97,16 +106,22 @@ class Estimate:
     shots: int
     stages: tuple[Stage, ...]
     total: Stage
+    mitigation: str | None = None
+    overhead: Mapping[Purpose, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON."""
         stages = [stage.to_dict() for stage in self.stages]
+        mitigated: dict[str, Any] = {}
+        if self.mitigation is not None:
+            mitigated = {"mitigation": self.mitigation, "overhead": dict(self.overhead)}
         return {
             "backend": self.backend,
             "way": self.way,
             "shots_per_circuit": self.shots,
             "stages": stages,
             "total": self.total.to_dict(),
+            **mitigated,
         }
 
 
@@ -125,25 +140,67 @@ def estimate(
         UsageError: The run sends nothing to a device.
         QrunError: The ideal target, or a circuit that was compiled for another device.
     """
+    return _estimate(config, _model(config, circuit, target), limits, exactly=True)
+
+
+def estimate_counted(config: RunConfig, model: QGAN) -> Estimate:
+    """The same for a run whose circuits would be too many to be made: they are counted, at the plain one's length.
+
+    Args:
+        config: As for `estimate`.
+        model: The run's on the device.
+    """
+    return _estimate(config, model, None, exactly=False)
+
+
+def _model(config: RunConfig, circuit: CompiledCircuit, target: Target) -> QGAN:
+    """The run's model on a device, as far as it is asked what it would run."""
+    from backends.runtime.replay import ReplayExecutor
+    from experiments.models.qgan import QGAN
+
     if config.runtime is None:
         raise UsageError(f"a run with the engine {config.engine} sends no jobs.", "Take --engine runtime, or --run-on.")
-    direct = config.engine == "runtime"
-    shots = (config.shots or 0) if direct else config.runtime.shots
-    options = config.runtime.options(shots)
-    counts = JobLimits() if limits is None else limits
+    executor = ReplayExecutor(target, RuntimeOptions(), lambda _: None)  # which never sends anything
+    elsewhere = {"gradient": "spsa"} if config.runtime.run_on is not None else {}
+    settings = config.model.model_copy(update=elsewhere)
+    return QGAN(settings, executor, circuit, mitigation_of(config, target, exact=False))
 
-    def stage(name: str, calls: dict[int, int]) -> Stage:
-        """`calls`: circuits of a call of the engine -> how many such calls."""
+
+def _estimate(config: RunConfig, model: QGAN, limits: JobLimits | None, *, exactly: bool) -> Estimate:
+    runtime, circuit, target = config.runtime, model.circuit, _target_of(model)
+    assert runtime is not None
+    direct = config.engine == "runtime"
+    shots = (config.shots or 0) if direct else runtime.shots
+    options = runtime.options(shots)
+    bounds = JobLimits() if limits is None else limits
+
+    def jobs_of(purpose: Purpose, asked: int) -> list[tuple[int, float]]:
+        """Circuits and QPU seconds of each job of a call."""
+        factor = overhead(model, {purpose: asked}).get(purpose) if asked else None
+        echo = echo_rows(model, asked) if purpose == "training" else 0
+        if (factor is None and not echo) or not exactly:
+            rows = split(round(asked * (factor or 1.0)) + echo, options, bounds)
+            return [(count, job_seconds(circuit, target, options, count)) for count in rows]
+        requests = planned(model, purpose, requests_of(config, model, purpose, asked))
+        local = target.kind != "hardware"
+        return [
+            (part.rows, estimated(part, target))
+            for part in parts(requests, target, options, 0, local=local, limits=bounds)
+        ]
+
+    def stage(name: str, purpose: Purpose, calls: Mapping[int, int]) -> Stage:
+        """`calls`: circuits of a call of the engine, before mitigation -> how many such calls."""
         jobs = circuits = 0
         seconds = 0.0
         for asked, times in calls.items():
-            for rows in split(asked, options, counts):
+            for rows, each in jobs_of(purpose, asked) if times else ():
                 jobs += times
-                seconds += times * job_seconds(circuit, target, options, rows)
-            circuits += asked * times
+                circuits += times * rows
+                seconds += times * each
         return Stage(name, jobs, circuits, circuits * shots, seconds)
 
-    stages = tuple(stage(name, calls) for name, calls in (_direct if direct else _run_on)(config, circuit).items())
+    calls = calls_of(config, circuit)
+    stages = tuple(stage(*call) for call in calls if direct or call[0] in ON_DEVICE)
     total = Stage(
         "total",
         sum(s.jobs for s in stages),
@@ -151,7 +208,19 @@ def estimate(
         sum(s.shots for s in stages),
         sum(s.qpu_seconds for s in stages),
     )
-    return Estimate(target.name, "on the device" if direct else "trained on the twin", shots, stages, total)
+    most: dict[Purpose, int] = {}
+    for name, purpose, asked in calls:
+        if direct or name in ON_DEVICE:
+            most[purpose] = max([most.get(purpose, 0), *(rows for rows, times in asked.items() if times)])
+    stack = None if config.mitigation is None else config.mitigation.stack
+    way = "on the device" if direct else "trained on the twin"
+    return Estimate(target.name, way, shots, stages, total, stack, overhead(model, most))
+
+
+def _target_of(model: QGAN) -> Target:
+    executor: Any = model.executor
+    target: Target = executor.target
+    return target
 
 
 def split(circuits: int, options: RuntimeOptions, limits: JobLimits) -> Iterator[int]:
@@ -166,29 +235,39 @@ def split(circuits: int, options: RuntimeOptions, limits: JobLimits) -> Iterator
     yield from split(circuits // 2, options, limits)
 
 
-def _direct(config: RunConfig, circuit: CompiledCircuit) -> dict[str, dict[int, int]]:
-    """By stage: circuits of a call -> calls, where everything runs on the device."""
+ON_DEVICE = ("fine-tuning", "device run")
+"""Stages of a run whose models go to a device: all that it sends."""
+
+
+def calls_of(config: RunConfig, circuit: CompiledCircuit) -> list[tuple[str, Purpose, dict[int, int]]]:
+    """Stages of a run with what is asked of its engine, and after them of the device that models go to.
+
+    Returns:
+        Name, purpose, and circuits of a call before mitigation -> how many such calls.
+    """
     model, played = config.model, config.rounds * config.nodes
-    vectors = 1 + 2 * len(circuit.weights) if model.gradient == "parameter-shift" else SPSA
     own = config.nodes == 1 or config.federation.aggregation == "krum"
-    return {
-        "training": {vectors * model.batch: played * model.epochs * model.steps_per_epoch},
-        "validation": {model.samples: played},
-        "aggregates": {model.samples: 0 if own else config.rounds},
-        "final": {},
-    }
-
-
-def _run_on(config: RunConfig, circuit: CompiledCircuit) -> dict[str, dict[int, int]]:
-    """The same where the device is asked once training is over."""
+    found: list[tuple[str, Purpose, dict[int, int]]] = [
+        (
+            "training",
+            "training",
+            {vectors(config, circuit) * model.batch: played * model.epochs * model.steps_per_epoch},
+        ),
+        ("validation", "evaluation", {model.samples: played}),
+        ("aggregates", "evaluation", {model.samples: 0 if own else config.rounds}),
+        ("final", "evaluation", {}),
+    ]
     runtime = config.runtime
-    assert runtime is not None
+    if runtime is None or runtime.run_on is None:
+        return found
     each, more = divmod(runtime.samples, config.nodes)
     shares = {each: config.nodes - more, each + 1: more}
-    return {
-        "fine-tuning": {SPSA * config.model.batch: config.nodes * runtime.fine_tune},
-        "device run": {count: nodes for count, nodes in shares.items() if count and nodes},
-    }
+    samples = {count: nodes for count, nodes in shares.items() if count and nodes}
+    return [
+        *found,
+        ("fine-tuning", "training", {SPSA * model.batch: config.nodes * runtime.fine_tune}),
+        ("device run", "evaluation", samples),
+    ]
 
 
 def share_of(found: Estimate, target: Target) -> Share:
@@ -225,10 +304,8 @@ def compiled_for(config: RunConfig) -> tuple[Target, CompiledCircuit]:
         UsageError: The run sends nothing to a device, or the device has too few qubits.
         QrunError: No usable layout, or the device's calibration is not kept any more.
     """
-    from circuits.compile import compile_ansatz
-    from experiments.base import find
     from runner.calibration import target_of
-    from runner.seeds import derive
+    from runner.compiled import generator_for
 
     if config.runtime is None:
         raise UsageError(f"a run with the engine {config.engine} sends no jobs.", "Take --engine runtime, or --run-on.")
@@ -238,5 +315,4 @@ def compiled_for(config: RunConfig) -> tuple[Target, CompiledCircuit]:
         if there is None
         else target_of(there, config.runtime.run_on_sha256)
     )
-    ansatz = find(config.experiment).ansatz(config.model)
-    return target, compile_ansatz(ansatz, target.backend, seed=derive(config.seed, "layout") % 2**31)
+    return target, generator_for(config, target)

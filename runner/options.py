@@ -10,6 +10,7 @@ from backends.engines import DEFAULT_SHOTS
 from backends.runtime.types import Tell, silent
 from circuits.errors import QrunError, UsageError
 from experiments.base import find
+from runner import choice
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.seeds import derive
 
@@ -47,7 +48,8 @@ def config_from(
     """The run's config: the experiment's defaults, the file's values over them, the options over both.
 
     A hardware device is asked for its calibration here (unless the config names one that is kept), for that is part of
-    what defines the run; `least-busy` and `best` become the name of one.
+    what defines the run; `least-busy` and `best` become the name of one. So does mitigation "auto" become a stack, by
+    calibration circuits (runner/choice.py).
 
     Args:
         experiment: Its name.
@@ -61,23 +63,40 @@ def config_from(
     """
     found = find(experiment)
     values = merge({"experiment": experiment}, found.defaults())
+    said = nest(given(choice.spelled(options)))
+    of_file = None
     if file is not None:
-        from_file = read_toml(file)
+        from_file = choice.spelled(read_toml(file))
         if from_file.get("experiment", experiment) != experiment:
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
-        _check_file(merge(values, from_file), nest(given(options)), str(file))
+        of_file = from_file.pop("mitigation", None)
+        _check_file(merge(values, from_file), said, str(file), of_file)
         values = merge(values, from_file)
-    values = merge(values, nest(given(options)))
+    table = choice.joined(of_file, said.pop("mitigation", None))
+    values = merge(values, said)
+    auto = choice.is_auto(table)
+    if table is not None and not auto:
+        values["mitigation"] = table
     runtime = values.get("runtime")
     if isinstance(runtime, Mapping) and runtime.get("run_on") is not None:
         # A twin of the device that its models go to, unless another is named.
         values = {"backend": runtime["run_on"], **values}
-    return _with_backends(build_config(_complete(values)), tell)
+    config = build_config(_complete(values))
+    if auto:
+        choice.check_auto(table, config)
+    config = _with_backends(config, tell)
+    return choice.resolve(config, table, tell) if auto else config
 
 
-def _check_file(values: Mapping[str, Any], said: Mapping[str, Any], origin: str) -> None:
+def _check_file(values: Mapping[str, Any], said: Mapping[str, Any], origin: str, mitigation: Any) -> None:
     """Check what a file says under its own name. It may leave to the command line where things run; and an option may
     turn off what would not fit there.
+
+    Args:
+        values: Of the file, over the defaults; without its mitigation.
+        said: Of the options.
+        origin: The file's name.
+        mitigation: What the file says of it; its stack may be the command line's.
 
     Raises:
         UsageError: It is wrong, with and without what the options say of engine and device.
@@ -86,6 +105,14 @@ def _check_file(values: Mapping[str, Any], said: Mapping[str, Any], origin: str)
         build_config(_complete(dict(values)), origin=origin)
     except UsageError:
         build_config(_complete(merge(_where(said), values)), origin=origin)
+    if isinstance(mitigation, Mapping) and mitigation.get("stack") is not None:
+        table = choice.joined(mitigation, None)
+        if choice.is_auto(table):
+            choice.check_auto(table, build_config({"experiment": values["experiment"]}), origin)
+        elif table is not None:
+            build_config({"experiment": values["experiment"], "mitigation": table}, origin=origin)
+    elif mitigation is not None and not isinstance(mitigation, Mapping):
+        build_config({"experiment": values["experiment"], "mitigation": mitigation}, origin=origin)
 
 
 def _where(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,9 +39,11 @@ from runner.keys import RunKeys, load_or_create
 from runner.ledger import RunLedger
 from runner.measure import Judge
 from runner.meter import Meter
+from runner.mitigated import describe_mitigation
+from runner.models import device_executor, model_for
 from runner.node import Peer
 from runner.places import Places
-from runner.prepare import Prepared, device_executor, model_for
+from runner.prepare import Prepared
 from runner.progress import Reporter
 from runner.report.convergence import draw_convergence
 from runner.result import build_result, describe_backend
@@ -81,6 +83,8 @@ class Play:
     reporter: Reporter
     prepared: Prepared
     ledger: RunLedger
+    chosen: str | None = None
+    """Why `--mitigation auto` came to the config's stack."""
     runtime: RuntimeContext | None = None
     """There where the config has a part for IBM's Runtime."""
 
@@ -152,6 +156,7 @@ class Play:
                 snapshot_cid=keep_snapshot(target, opened.content),
                 mode=mode_of(jobs, target.name),
             ),
+            mitigation=describe_mitigation(config, self.prepared.outlook, self.chosen),
             jobs=jobs,
             sessions=sessions,
             device_run=None
@@ -305,7 +310,7 @@ class Play:
         device: OnDevice | None = None
         if config.runtime is not None and prepared.run_on is not None and prepared.run_on_circuit is not None:
             there = device_executor(config, prepared.run_on, runtime=self.runtime, ledger=self.ledger)
-            device = on_device(model, prepared.run_on_circuit, there, config.runtime.fine_tune)
+            device = on_device(config, prepared.run_on, prepared.run_on_circuit, there)
         peer = Peer(
             index=index,
             seed=config.seed,

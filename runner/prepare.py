@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from backends.devices import resolve_device
-from backends.engines import make_executor
-from backends.layer import ExpectationLayer
-from backends.protocol import Executor
-from backends.runtime.ledger import JobLedger
-from backends.runtime.types import RuntimeContext
+from backends.mitigation.make import Purpose
 from backends.target import Target
-from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, QrunWarning, UsageError
 from circuits.types import CompiledCircuit
-from experiments.base import find
 from experiments.models.qgan import QGAN
 from runner.calibration import target_of
+from runner.compiled import generator_for
 from runner.config import RunConfig
+from runner.mitigated import (
+    PURPOSES,
+    Outlook,
+    check_budget,
+    check_shift,
+    device_rows,
+    is_exact,
+    look_ahead,
+    overhead,
+    planned,
+    rehearsed_layer,
+    requests_of,
+    rows_of,
+    run_takes,
+    tell_outlook,
+)
+from runner.models import device_executor, device_model, model_for
 from runner.progress import Reporter
-from runner.seeds import derive, generator
-
-_THREADS = 4
-"""At most so many threads share a step of the twin, fewer where memory is short."""
+from runner.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Prepared:
         seconds: That it took to prepare.
         run_on: The device that trained models go to, where the config names one ...
         run_on_circuit: ... and the generator compiled for it.
+        outlook: What is known of the run's mitigation, where it has one.
     """
 
     target: Target
@@ -51,6 +61,7 @@ class Prepared:
     seconds: float
     run_on: Target | None = None
     run_on_circuit: CompiledCircuit | None = None
+    outlook: Outlook | None = None
 
 
 def prepare(
@@ -58,7 +69,7 @@ def prepare(
 ) -> Prepared:
     """The target and the generator on it, tried once; before anything is written, so that a mistake costs nothing.
 
-    Nothing is sent to a device.
+    Nothing is sent to a device. What mitigation takes is counted, and what it will do is forecast and told.
 
     Args:
         config: What to run.
@@ -67,7 +78,8 @@ def prepare(
         folder: The run's, which keeps the calibration of a hardware device.
 
     Raises:
-        UsageError: unknown names, more qubits than the device has, a GPU that is not there, idle noise without noise.
+        UsageError: unknown names, more qubits than the device has, a GPU that is not there, idle noise without noise,
+            mitigation that cannot be had or is past its budget.
         QrunError: the device has no usable layout, or the engine cannot run the circuit here, for want of memory too.
     """
     begin = time.perf_counter()
@@ -94,14 +106,19 @@ def prepare(
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", QrunWarning)
         # What cannot be run on the Runtime is refused as the engine is made: a rehearsal there would be a job.
+        model, there = model_for(config, target, circuit, resolved), None
         if run_on is not None and run_on_circuit is not None:
-            device_executor(config, run_on)
-        model = model_for(config, target, circuit, resolved)
+            there = device_model(config, run_on, run_on_circuit, device_executor(config, run_on))
+        costs = _costs(config, model, there)
         if config.engine != "runtime":
             with model.executor:
                 _rehearse(model, config)
+        on_runtime = model if config.engine == "runtime" else there
+        if on_runtime is not None:
+            _plan(on_runtime, config)
     _tell(told, reporter)
-    return Prepared(target, circuit, resolved, time.perf_counter() - begin, run_on, run_on_circuit)
+    outlook = None if config.mitigation is None else _outlook(config, model, there, costs, reporter)
+    return Prepared(target, circuit, resolved, time.perf_counter() - begin, run_on, run_on_circuit, outlook)
 
 
 def _compiled(config: RunConfig, target: Target, reporter: Reporter) -> CompiledCircuit:
@@ -112,8 +129,7 @@ def _compiled(config: RunConfig, target: Target, reporter: Reporter) -> Compiled
             "Take fewer, or a larger device (`qrun backends list`).",
         )
     reporter.stage(f"compiling {config.model.qubits} qubits for {target.name}")
-    ansatz = find(config.experiment).ansatz(config.model)
-    return compile_ansatz(ansatz, target.backend, seed=derive(config.seed, "layout") % 2**31)
+    return generator_for(config, target)
 
 
 def _tell(told: Sequence[warnings.WarningMessage], reporter: Reporter) -> None:
@@ -126,70 +142,59 @@ def _tell(told: Sequence[warnings.WarningMessage], reporter: Reporter) -> None:
 
 def _rehearse(model: QGAN, config: RunConfig) -> None:
     """What a step of the training asks the engine for, once: what would be refused then is refused now."""
-    start = model.initial(generator(config.seed, "initial"))
-    layer = ExpectationLayer(model.executor, model.circuit, model.observables, gradient=model.gradient)
-    if config.engine != "twin":
+    start, layer = model.initial(generator(config.seed, "initial")), rehearsed_layer(model)
+    asked = requests_of(config, model, "training", 2)
+    check_shift(config, model, planned(model, "training", asked[:1]))
+    if config.engine != "twin" or config.mitigation is not None:
         model.generate(start, 2, 0)  # sampled circuits take long, and no more memory for more of them
+    if config.engine != "twin":
+        if config.mitigation is not None or len(asked) > 1:
+            model.engine("training").run(asked, seed=0)
         return
     latents = torch.zeros(config.model.batch, len(model.circuit.inputs), dtype=model.dtype)
     layer(latents, torch.tensor(start["generator"], dtype=model.dtype, requires_grad=True))
 
 
-def _threads(config: RunConfig, device: str) -> int:
-    """How many of this machine's cores share a step; results do not depend on it.
+def _plan(model: QGAN, config: RunConfig) -> None:
+    """What a step would send to the Runtime, checked and not sent."""
+    from backends.runtime.pubs import check
 
-    Each takes the memory of a walk of its own (2 GiB at 12 qubits), and a GPU is busy with one.
+    assert config.runtime is not None
+    options = config.runtime.options(config.shots or config.runtime.shots)
+    for purpose in PURPOSES:
+        asked = requests_of(config, model, purpose, 2)
+        check(planned(model, purpose, asked), options)
+        if purpose == "training":
+            check_shift(config, model, planned(model, purpose, asked[:1]))
+
+
+def _costs(config: RunConfig, model: QGAN, there: QGAN | None) -> tuple[dict[Purpose, float], dict[Purpose, float]]:
+    """Circuits for each unmitigated one, of the run's engine and of the device that models go to, within the budget.
+
+    Raises:
+        UsageError: They are past it; the estimate stands first.
     """
-    if device != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_THREADS, cores)
+    if config.mitigation is None:
+        return {}, {}
+    own = overhead(model, rows_of(config, model.circuit))
+    device = {} if there is None else overhead(there, device_rows(config))
+    check_budget(config, [own, device], partial(run_takes, config, model, there))
+    return own, device
 
 
-def model_for(
+def _outlook(
     config: RunConfig,
-    target: Target,
-    circuit: CompiledCircuit,
-    device: str,
-    *,
-    runtime: RuntimeContext | None = None,
-    ledger: JobLedger | None = None,
-) -> QGAN:
-    """The run's model on an executor of its own, closed.
-
-    Args:
-        config: What to run.
-        target: Where.
-        circuit: The generator compiled for it.
-        device: Where the twin computes, "cpu" or "cuda".
-        runtime: Of the engine runtime: how jobs are run and the service is asked; by default the config's options.
-        ledger: Where its jobs are written down; by default in memory.
-    """
-    settings = config.model
-    if config.engine == "runtime":
-        if runtime is None and config.runtime is not None and config.shots is not None:
-            runtime = RuntimeContext(config.runtime.options(config.shots))
-        executor = make_executor("runtime", target, shots=config.shots, runtime=runtime, ledger=ledger)
-        return QGAN(settings, executor, circuit)
-    executor = make_executor(
-        config.engine,
-        target,
-        shots=config.shots,
-        precision=settings.precision,
-        idle_noise=config.idle_noise,
-        device=device,
-        threads=_threads(config, device),
-    )
-    return QGAN(settings, executor, circuit)
-
-
-def device_executor(
-    config: RunConfig, run_on: Target, *, runtime: RuntimeContext | None = None, ledger: JobLedger | None = None
-) -> Executor:
-    """The Runtime on the device that trained models go to, closed; for a config with `runtime.run_on`."""
-    if config.runtime is None or config.runtime.run_on is None:
-        raise ValueError("the config names no device that trained models go to")
-    shots = config.runtime.shots
-    if runtime is None:
-        runtime = RuntimeContext(config.runtime.options(shots))
-    return make_executor("runtime", run_on, shots=shots, runtime=runtime, ledger=ledger)
+    model: QGAN,
+    there: QGAN | None,
+    costs: tuple[dict[Purpose, float], dict[Purpose, float]],
+    reporter: Reporter,
+) -> Outlook:
+    """What mitigation will do, told before the run."""
+    reporter.stage("forecasting the mitigation")
+    own = look_ahead(config, model, None if is_exact(config) else config.shots, costs[0])
+    tell_outlook(own, reporter)
+    if there is None or config.runtime is None:
+        return own
+    device = look_ahead(config, there, config.runtime.shots, costs[1])
+    tell_outlook(device, reporter)
+    return replace(own, device=device)

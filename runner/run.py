@@ -126,6 +126,8 @@ def start(
     }
     if config.runtime is not None:
         manifest["access"] = to_json(access)
+    if config.chosen is not None:
+        manifest["chosen"] = config.chosen
     index = RunIndex()
     try:
         info = index.create(f"{config.experiment}-{config.digest.hex()[:8]}", out, manifest)
@@ -169,7 +171,8 @@ def _play(
                 runtime = context(config, access, info.run, reporter)
             ledger = RunLedger(store)
             mend_results(ledger, reporter.notice)
-            play = Play(config, places, store, manifest["versions"], reporter, prepared, ledger, runtime)
+            chosen = manifest.get("chosen")
+            play = Play(config, places, store, manifest["versions"], reporter, prepared, ledger, chosen, runtime)
             result = play.play()
         except Detached as left:
             left.run = info.run

@@ -35,6 +35,7 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
         sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and isinstance(places, dict)
         sound = sound and manifest.get("device") in (None, "cpu", "cuda")
         sound = sound and ("access" not in manifest or is_sound(manifest["access"]))
+        sound = sound and isinstance(manifest.get("chosen"), str | None)
         sound = sound and all(v is None or isinstance(v, str) for v in places.values())
     except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None

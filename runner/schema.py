@@ -16,6 +16,8 @@ NEW: dict[str, Any] = {
     "qpu": {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}},
 }
 """What a result of the format before did not have, and what that means: no job was sent."""
+OPTIONAL = frozenset({"mitigation"})
+"""Keys that a result has where the config asks for it."""
 READ = {FORMAT: frozenset[str](), "qrun-result/2": frozenset(NEW)}
 """Formats that are read, and the keys that they do not have."""
 
@@ -27,7 +29,7 @@ def schema() -> dict[str, Any]:
 
 
 def keys_of(format_: object) -> frozenset[str] | None:
-    """The keys of a result of a format; None for one that is not read."""
+    """The keys that every result of a format has; None for one that is not read."""
     missing = READ.get(format_) if isinstance(format_, str) else None
     return None if missing is None else frozenset(schema()["required"]) - missing
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from backends.mitigation.stack import parse
 from backends.runtime.types import RuntimeOptions
 from contracts.reputation import Rules
 from experiments.settings import NonNegative, Positive, Settings
+
+if TYPE_CHECKING:
+    from backends.mitigation.types import MitigationOptions
 
 Grade = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=2**31)]
@@ -132,3 +138,105 @@ class RuntimeSettings(Settings):
             twirling=self.twirling,
             resilience_level=self.resilience_level,
         )
+
+
+TECHNIQUE_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "scale_factors": (("zne",), (1.0, 3.0, 5.0)),
+    "folding": (("zne", "lre"), "local"),
+    "extrapolation": (("zne",), "auto"),
+    "ddd_rule": (("ddd",), "xx"),
+    "training_circuits": (("cdr",), 10),
+    "fraction_non_clifford": (("cdr",), 0.1),
+    "pec_samples": (("pec",), 100),
+    "lre_degree": (("lre",), 2),
+    "lre_chunks": (("lre",), 2),
+    "twirl_circuits": (("twirl",), 8),
+    "readout": (("readout",), "calibration"),
+}
+"""Option of [mitigation] -> the techniques that it is of, and its default, that of `MitigationOptions` (a test holds
+the two together: that module loads qiskit, and a config is checked before)."""
+
+Circuits = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class MitigationSettings(Settings):
+    """Error mitigation of a run: which techniques, of what, and how (backends/mitigation).
+
+    An option of a technique is there where the stack has the technique, by default with the technique's own value; one
+    of another technique is refused, for it would do nothing.
+    """
+
+    left_out: ClassVar[tuple[str, ...]] = tuple(TECHNIQUE_OPTIONS)
+
+    stack: str = Field(description="Techniques from the device outwards: readout+zne.")
+    apply: Literal["both", "training", "evaluation"] = Field(
+        "both", description="Mitigate the generator's steps, the samples that scores rest on, or both."
+    )
+    budget: float = Field(100, ge=1, le=1e9, allow_inf_nan=False, description="Most circuits for each unmitigated one.")
+    scale_factors: tuple[float, ...] | None = Field(None, max_length=64, description="Noise scales, from 1 up.")
+    folding: Literal["local", "global", "random"] | None = Field(None, description="How noise is scaled.")
+    extrapolation: Literal["auto", "richardson", "linear", "quadratic", "exponential"] | None = Field(
+        None, description="How values are led back to no noise."
+    )
+    ddd_rule: Literal["xx", "yy", "xyxy"] | None = Field(None, description="Sequence of pulses.")
+    training_circuits: Circuits | None = Field(None, description="Near-Clifford circuits a call.")
+    fraction_non_clifford: float | None = Field(
+        None, ge=0, le=1, description="Share of rotations that stay as they are in them."
+    )
+    pec_samples: Circuits | None = Field(None, description="Sampled circuits.")
+    lre_degree: int | None = Field(None, ge=1, le=20, description="Degree of the polynomial.")
+    lre_chunks: int | None = Field(None, ge=1, le=10_000, description="Parts that are folded by themselves.")
+    twirl_circuits: Circuits | None = Field(None, description="Random instances that are averaged.")
+    readout: Literal["calibration", "circuits"] | None = Field(
+        None, description="Where confusion matrices come from: the calibration, or two circuits of each call."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_stack(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("stack") is None:
+            raise ValueError("mitigation without a stack: name one with it, for example --mitigation readout+zne")
+        if str(values["stack"]).strip().lower() == "auto":
+            raise ValueError("mitigation.stack: auto is chosen before there is a config; it names the techniques")
+        names = parse(values["stack"])
+        if not names:
+            raise ValueError("mitigation.stack: none is written by leaving the table out")
+        out = dict(values)
+        out["stack"] = "+".join(names)
+        for option, (techniques, default) in TECHNIQUE_OPTIONS.items():
+            used = any(name in names for name in techniques)
+            if used and out.get(option) is None:
+                out[option] = default
+            if not used and out.get(option) is not None:
+                raise ValueError(
+                    f"mitigation.{option} is of {' and '.join(techniques)}, and the stack is {out['stack']}: it would "
+                    "do nothing"
+                )
+        return out
+
+    @field_validator("scale_factors")
+    @classmethod
+    def _some_scales(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and len(value) < 2:
+            raise ValueError("there must be two scale factors or more to extrapolate from; take [1, 3, 5]")
+        if value is not None and (value[0] != 1 or any(not a < b < 1000 for a, b in pairwise(value))):
+            raise ValueError("scale factors go up from 1; take [1, 3, 5]")
+        return value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The techniques, innermost first."""
+        return tuple(self.stack.split("+"))
+
+    def options(self, seed: int) -> MitigationOptions:
+        """As the techniques take them.
+
+        Args:
+            seed: Of what they draw: `derive(config.seed, "mitigation")`.
+        """
+        from backends.mitigation.types import MitigationOptions
+
+        said = {name: getattr(self, name) for name in TECHNIQUE_OPTIONS if getattr(self, name) is not None}
+        return MitigationOptions(stack=self.names, seed=seed, **said)

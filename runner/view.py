@@ -133,6 +133,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
             f"qubits {backend['physical_qubits']}, depth {backend['depth']}, "
             f"{backend['two_qubit_gates']} two-qubit gates",
         ),
+        *_of_mitigation(result),
         *_of_jobs(result),
         (
             "chain",
@@ -152,6 +153,22 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     for name, text in lines:
         grid.add_row(name, Text(text))
     emit(grid)
+
+
+def _of_mitigation(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was mitigated, for how many circuits, and what was forecast."""
+    told = result.get("mitigation")
+    if told is None:
+        return []
+    at = "training and evaluation" if told["apply"] == "both" else told["apply"]
+    by = [f"{name} {number:.3g}" for name, number in told["circuits"].items()]
+    lines = [("mitigation", f"{told['stack']} at {at}; circuits for each unmitigated one: {', '.join(by) or 'none'}")]
+    for name, forecast in (("forecast", told["forecast"]), ("  on the device", (told["device"] or {}).get("forecast"))):
+        if forecast is not None:
+            lines.append((name, forecast["sentence"]))
+    if told["chosen"] is not None:
+        lines.append(("  chosen by", told["chosen"]))
+    return lines
 
 
 def _of_jobs(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from backends.catalog import get_target
 from backends.target import Target
-from circuits.compile import compile_ansatz
 from experiments.base import Study, find
 from experiments.datasets.schema import NUMERIC, VOCABULARIES
 from experiments.datasets.types import FloatArray, Records
@@ -24,10 +23,11 @@ from experiments.metrics import evaluate
 from experiments.models.qgan import QGAN
 from experiments.models.score import Calibration
 from runner.attack.attacks import Attack
+from runner.compiled import generator_for
 from runner.config import RunConfig
 from runner.measure import Judge
+from runner.models import model_for
 from runner.node import Peer
-from runner.prepare import model_for
 from runner.seeds import derive, generator
 from runner.settings import FederationSettings
 from runner.update import Blocks, blocks_digest, dequantise, quantise
@@ -78,9 +78,7 @@ class World:
         # Masks cancel: the plain sum gives the same totals.
         feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, plain_sum)
         target = _target(config.backend)
-        ansatz = experiment.ansatz(config.model)
-        circuit = compile_ansatz(ansatz, target.backend, seed=derive(config.seed, "layout") % 2**31)
-        model = model_for(config, target, circuit, "cpu")
+        model = model_for(config, target, generator_for(config, target), "cpu")
         model.executor.__enter__()
         start = quantise(model.initial(generator(config.seed, "initial")))
         return cls(

@@ -21,7 +21,7 @@ from runner.config import RunConfig
 from runner.progress import Verdict
 from runner.result import KINDS, spread
 from runner.run_folder import MAX_BYTES
-from runner.schema import FORMAT, keys_of
+from runner.schema import FORMAT, OPTIONAL, keys_of
 
 ATTESTED = {
     "versions": "the versions of the software are the run's own statement",
@@ -64,7 +64,7 @@ def read_result(findings: Findings, evidence: Evidence, state: TaskState) -> dic
         findings.skipped("end/all", "every node stated this result", f"nodes {missing} stated none")
     try:
         result = load_json(data, max_bytes=MAX_BYTES, what=where)
-        sound = isinstance(result, dict) and frozenset(result) == keys_of(result["format"])
+        sound = isinstance(result, dict) and frozenset(result) - OPTIONAL == keys_of(result["format"])
     except (QrunError, KeyError, TypeError):
         sound, result = False, None
     named = result["format"] if sound else FORMAT
@@ -118,6 +118,13 @@ def check_result(
             if config.runtime.run_on == FILE:
                 del table["run_on"]
             expected["config"]["runtime"] = table
+        said = config.mitigation
+        findings.test(
+            ("mitigation" in result) == (said is not None), "result/mitigation", "the result tells of mitigation where "
+            "the config has it, and nowhere else", "it tells of none" if said else "it tells of one",
+        )  # fmt: skip
+        if said is not None:
+            expected["mitigation"] = {"stack": said.stack, "apply": said.apply}
     if evidence.manifest is not None:
         expected["manifest_sha256"] = hashlib.sha256(evidence.manifest).hexdigest()
     if state.map_digest is not None:

@@ -26,7 +26,9 @@ from runner.config import RunConfig
 from runner.contribution import OnDevice
 from runner.device_report import DeviceRun, FloatArray, device_figures
 from runner.device_stage import on_device
-from runner.prepare import Prepared, model_for
+from runner.mitigated import mitigation_of
+from runner.models import model_for
+from runner.prepare import Prepared
 from runner.run_folder import MAX_BYTES
 
 TOLERANCE = 2e-3
@@ -64,15 +66,16 @@ def replayed_model(config: RunConfig, prepared: Prepared, kept: KeptJobs | None)
     if config.engine != "runtime" or config.runtime is None:
         return model_for(config, prepared.target, prepared.circuit, prepared.device)
     options = config.runtime.options(config.shots or 0)
-    return QGAN(config.model, Kept(prepared.target, options, kept), prepared.circuit)
+    mitigation = mitigation_of(config, prepared.target, exact=False)
+    return QGAN(config.model, Kept(prepared.target, options, kept), prepared.circuit, mitigation)
 
 
-def replayed_on_device(config: RunConfig, prepared: Prepared, model: QGAN, kept: KeptJobs | None) -> OnDevice | None:
+def replayed_on_device(config: RunConfig, prepared: Prepared, kept: KeptJobs | None) -> OnDevice | None:
     """A node's model on the device that trained models went to, on the results that were kept."""
     if config.runtime is None or prepared.run_on is None or prepared.run_on_circuit is None:
         return None
     there = Kept(prepared.run_on, config.runtime.options(config.runtime.shots), kept)
-    return on_device(model, prepared.run_on_circuit, there, config.runtime.fine_tune)
+    return on_device(config, prepared.run_on, prepared.run_on_circuit, there)
 
 
 def with_devices(config: RunConfig, result: Mapping[str, Any] | None, store: Any, folder: Path) -> RunConfig:

@@ -21,7 +21,7 @@ from runner.audit.task_view import TaskView
 from runner.config import MAX_CONFIG_BYTES, RunConfig, build_config, canonical
 from runner.node import Published
 from runner.publishing import Publishing, common_model
-from runner.seeds import derive, generator
+from runner.seeds import generator
 from runner.update import MAX_BYTES, Blocks, Update, UpdateError, parse_update, quantise
 from runner.versions import git_commit, package_version
 
@@ -133,21 +133,20 @@ def check_map(findings: Findings, store: Reader, state: TaskState, config: RunCo
 def skeleton(config: RunConfig) -> QGAN:
     """The run's model without its device: its blocks' shapes and common start do not depend on that."""
     from backends.catalog import get_target
-    from circuits.compile import compile_ansatz
-    from experiments.base import find
-    from runner.prepare import model_for
+    from runner.compiled import generator_for
+    from runner.models import model_for
 
     plain = config.model_copy(
         update={
             "engine": "twin",
             "shots": None,
             "idle_noise": False,
-            "model": config.model.model_copy(update={"gradient": "auto"}),
+            "mitigation": None,
+            "model": config.model.model_copy(update={"gradient": "auto", "max_depth": None, "infidelity_weight": None}),
         }
     )
-    ansatz = find(config.experiment).ansatz(config.model)
-    circuit = compile_ansatz(ansatz, None, seed=derive(config.seed, "layout") % 2**31)
-    return model_for(plain, get_target("ideal"), circuit, "cpu")
+    ideal = get_target("ideal")
+    return model_for(plain, ideal, generator_for(plain, ideal), "cpu")
 
 
 class Audited(Publishing):

@@ -243,7 +243,7 @@ class Recomputation:
                 grades=config.grades,
             )
             peer.use_map(self.feature_map, models.map_cid)
-            members.append(Member(peer, nothing, nothing, nothing, replayed_on_device(config, prepared, model, kept)))
+            members.append(Member(peer, nothing, nothing, nothing, replayed_on_device(config, prepared, kept)))
         memory = cast("Any", _Memory())
         federation = Again(config, members, models.contract, models.store, plain_sum, memory, _Quiet())
         federation.publishing = models

@@ -53,6 +53,22 @@ def estimate(
     ] = None,
     twirling: Annotated[str | None, typer.Option(help="off, gates, measure or all. \\[default: off]")] = None,
     resilience_level: Annotated[int | None, typer.Option(help="0, 1 or 2: the Estimator's mitigation.")] = None,
+    mitigation: Annotated[
+        str | None,
+        typer.Option(
+            help="Error mitigation: none, auto (chosen by calibration circuits), readout, zne, ddd, twirl, lre, pec, "
+            "cdr, symmetry, or a stack from the device outwards, as readout+zne. \\[default: none]"
+        ),
+    ] = None,
+    mitigation_at: Annotated[
+        str | None,
+        typer.Option(help="With --mitigation: of training, evaluation or both. \\[default: both]"),
+    ] = None,
+    mitigation_budget: Annotated[
+        float | None,
+        typer.Option(help="With --mitigation: most circuits for each unmitigated one; 100, for auto 10, if not told."),
+    ] = None,
+    max_depth: Annotated[int | None, typer.Option(help="Depth that the compiled generator may have.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Jobs, circuits, shots, QPU seconds and share of the plan: `qrun estimate nsl-kdd --backend fake_torino`.
@@ -80,6 +96,8 @@ def estimate(
         "engine": trains,
         "aggregation": aggregation,
         "seed": seed,
+        "model": {"max_depth": max_depth},
+        "mitigation": {"stack": mitigation, "apply": mitigation_at, "budget": mitigation_budget},
     }
     runtime = {
         "run_on": run_on,

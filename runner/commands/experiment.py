@@ -106,6 +106,28 @@ def experiment(
     resilience_level: Annotated[
         int | None, typer.Option(help="0, 1 or 2: the Estimator's mitigation; counts of the Sampler if not told.")
     ] = None,
+    mitigation: Annotated[
+        str | None,
+        typer.Option(
+            help="Error mitigation: none, auto (chosen by calibration circuits), readout, zne, ddd, twirl, lre, pec, "
+            "cdr, symmetry, or a stack from the device outwards, as readout+zne. \\[default: none]"
+        ),
+    ] = None,
+    mitigation_at: Annotated[
+        str | None,
+        typer.Option(help="With --mitigation: of training, evaluation or both. \\[default: both]"),
+    ] = None,
+    mitigation_budget: Annotated[
+        float | None,
+        typer.Option(help="With --mitigation: most circuits for each unmitigated one; 100, for auto 10, if not told."),
+    ] = None,
+    max_depth: Annotated[
+        int | None, typer.Option(help="Depth that the compiled generator may have, else it is laid out anew.")
+    ] = None,
+    infidelity_weight: Annotated[
+        float | None,
+        typer.Option(help="Weight of the compiled circuit's expected infidelity in the generator's loss."),
+    ] = None,
     max_qpu_seconds: MaxQpuOption = None,
     max_time: MaxTimeOption = None,
     patience: PatienceOption = None,
@@ -145,6 +167,8 @@ def experiment(
         "entanglement": entanglement,
         "aggregation": aggregation,
         "signatures": signatures,
+        "model": {"max_depth": max_depth, "infidelity_weight": infidelity_weight},
+        "mitigation": {"stack": mitigation, "apply": mitigation_at, "budget": mitigation_budget},
         "runtime": {
             "run_on": run_on,
             "shots": shots if elsewhere else None,

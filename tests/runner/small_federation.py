@@ -24,8 +24,8 @@ from runner.contribution import Member
 from runner.federation import Federation
 from runner.keys import load_or_create
 from runner.meter import Meter
+from runner.models import model_for
 from runner.node import Peer
-from runner.prepare import model_for
 from runner.progress import RoundResult
 from runner.seeds import derive, generator
 from runner.store import RunStore

@@ -11,8 +11,9 @@ from backends.twin import memory
 from backends.twin.executor import TwinExecutor
 from circuits.errors import QrunError
 from runner.config import RunConfig
+from runner.models import model_for
 from runner.options import config_from
-from runner.prepare import model_for, prepare
+from runner.prepare import prepare
 from runner.progress import Warn
 
 GRADIENTS = [{}, {"model": {"gradient": "spsa"}}, {"shots": 50}]
