@@ -223,11 +223,18 @@ def _check_device_run(
         own = [j for j in jobs if (j["purpose"], j["round"], j["base"], j["node"]) == work and j["state"] == "done"]
         named, circuits = entry.get("jobs"), sum(j["circuits"] for j in own)
         whole = isinstance(named, list) and sorted(map(str, named)) == sorted(j["tag"] for j in own)
+        claim = f"device, node {entry.get('id')}: all its jobs are named, and have a circuit a sample"
+        samples, fits = entry.get("samples"), circuits == entry.get("samples")
+        if config.mitigation is not None and config.mitigation.apply != "training":
+            # How many more is seen where the circuits are made again (`check_asked`).
+            claim += " at least, and no more than the mitigation may take"
+            fits = isinstance(samples, int) and samples <= circuits <= samples * config.mitigation.budget
         findings.test(
-            whole and circuits == entry.get("samples"), f"jobs/device/{entry.get('id')}/all", f"device, node "
-            f"{entry.get('id')}: all its jobs are named, and have a circuit a sample",
+            whole and fits,
+            f"jobs/device/{entry.get('id')}/all",
+            claim,
             f"it has {len(own)} jobs of {circuits} circuits",
-        )  # fmt: skip
+        )
     metrics, twin = _mapping(told.get("metrics")), _mapping(result.get("metrics"))
     same = metrics.keys() == twin.keys() and all(close(_mapping(metrics[p]).get("twin"), twin[p]) for p in twin)
     findings.test(

@@ -26,6 +26,7 @@ from runner.audit.checks import Findings
 from runner.audit.devices import check_asked
 from runner.audit.jobs import KeptJobs
 from runner.audit.kept import TOLERANCE, check_device, replayed_model, replayed_on_device, with_devices
+from runner.audit.mitigation import check_mitigation
 from runner.audit.models import Audited
 from runner.config import RunConfig
 from runner.contribution import Member
@@ -131,6 +132,7 @@ class Recomputation:
         prepared = prepare(config, _Quiet(), folder=folder)
         self._check_map(study)
         self._check_backend(config, prepared)
+        check_mitigation(self.findings, self.result, config, prepared)
         federation = self._federation(config, prepared, study)
         if config.runtime is not None and (self.kept is None or not self.kept.whole):
             self.findings.skipped(
