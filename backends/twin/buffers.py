@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-_KEPT, _BYTES = 64, 2**32
+_KEPT, _BYTES = 512, 2**32
 """How many idle buffers, and bytes of them, a pool keeps at most; the oldest go first."""
 
 
@@ -23,6 +23,7 @@ class BufferPool:
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
         self._returned: deque[Tensor] = deque()
+        self._lent = 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,10 +41,13 @@ class BufferPool:
             alike = [i for i, free in enumerate(self._idle) if free.dtype == like.dtype and free.device == like.device]
             fitting = [i for i in alike if self._idle[i].numel() >= needed]
             if fitting:
-                return Lease(self, self._idle.pop(min(fitting, key=lambda i: self._idle[i].numel())), shape)
+                found = self._idle.pop(min(fitting, key=lambda i: self._idle[i].numel()))
+                self._lent += _bytes(found)
+                return Lease(self, found, shape)
             if alike:
                 # A larger one takes the place of the largest that is too small: else every size would be kept.
                 del self._idle[max(alike, key=lambda i: self._idle[i].numel())]
+            self._lent += needed * like.element_size()
         return Lease(self, like.new_empty(needed), shape)
 
     def give_back(self, buffer: Tensor) -> None:
@@ -56,6 +60,12 @@ class BufferPool:
             self._sort_in()
             self._idle.clear()
 
+    def lent(self) -> int:
+        """Bytes that are lent."""
+        with self._lock:
+            self._sort_in()
+            return self._lent
+
     def idle(self) -> list[int]:
         """How many elements the idle buffers have, the one that came back first in front."""
         with self._lock:
@@ -65,7 +75,8 @@ class BufferPool:
     def _sort_in(self) -> None:
         while self._returned:
             self._idle.append(self._returned.popleft())
-        while len(self._idle) > _KEPT or sum(b.numel() * b.element_size() for b in self._idle) > _BYTES:
+            self._lent -= _bytes(self._idle[-1])
+        while len(self._idle) > _KEPT or sum(map(_bytes, self._idle)) > _BYTES:
             del self._idle[0]
 
 
@@ -78,3 +89,7 @@ class Lease:
 
     def __del__(self) -> None:
         self._pool.give_back(self._whole)
+
+
+def _bytes(buffer: Tensor) -> int:
+    return buffer.numel() * buffer.element_size()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -17,19 +16,20 @@ from backends.observables import check_arrays, check_requests
 from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from backends.twin.buffers import BufferPool
+from backends.twin.cache import Cache
 from backends.twin.density.evaluate import Density
 from backends.twin.density.jacobian import jacobian
 from backends.twin.density.sampling import estimate
 from backends.twin.heisenberg.evaluate import Heisenberg, bytes_needed, chunk
 from backends.twin.heisenberg.jacobian import Jacobian, one_by_one
-from backends.twin.jobs import Job, Jobs, keep
+from backends.twin.jobs import KERNEL, Job, Jobs
 from backends.twin.memory import check_memory, fits
 from backends.twin.modes import plain_modes, torch_device
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
-_DENSITIES = 64
-"""How many circuits' density matrices are kept ready."""
+_DENSITIES = 2**28
+"""Bytes of circuits that are kept ready for their density matrices to be evolved."""
 
 _SHARED = 4
 """From so many samples a weight vector on, a Jacobian by sweeps is quicker than by density matrices."""
@@ -96,7 +96,7 @@ class TwinExecutor:
 
     def _start(self) -> None:
         self._jobs = Jobs(self.target, readout_error=self.readout_error, idle_noise=self.idle_noise, forced=self.forced)
-        self._densities: OrderedDict[int, tuple[CompiledCircuit, Density]] = OrderedDict()
+        self._densities: Cache[tuple[CompiledCircuit, Density]] = Cache(_DENSITIES)
         self._pool = BufferPool()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -302,7 +302,8 @@ class TwinExecutor:
                 device=self.device,
                 pool=self._pool,
                 threads=self.threads,
-                owners=job.owners,
+                owners=job.walks.owners,
+                itineraries=job.walks.itineraries,
             )
         return job.kernel
 
@@ -315,8 +316,9 @@ class TwinExecutor:
     def _states(self, circuit: CompiledCircuit) -> Density:
         known = self._densities.get(id(circuit))
         if known is None:
+            program = self._jobs.program(circuit)
             density = Density(
-                self._jobs.program(circuit),
+                program,
                 n_inputs=len(circuit.inputs),
                 n_weights=len(circuit.weights),
                 dtype=self.dtype,
@@ -324,7 +326,7 @@ class TwinExecutor:
                 pool=self._pool,
             )
             known = circuit, density
-            keep(self._densities, id(circuit), known, _DENSITIES)
+            self._densities.put(id(circuit), known, KERNEL * program.nbytes)
         return known[1]
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from qiskit.quantum_info import SparsePauliOp
 
 from backends.observables import PauliSum, pauli_sum
 from backends.target import Target
+from backends.twin.build import build_program
+from backends.twin.cache import Cache
 from backends.twin.channels import Channels
 from backends.twin.heisenberg.evaluate import Heisenberg, plans_for
 from backends.twin.heisenberg.jacobian import Jacobian
 from backends.twin.heisenberg.plan import Plan
+from backends.twin.heisenberg.walk import Itinerary
 from backends.twin.paths import Path, choose
-from backends.twin.program import Program, build_program
+from backends.twin.pauli import Array
+from backends.twin.program import Program
 from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
-_CIRCUITS, _JOBS = 64, 64
-"""How many programs, and programs with observables, are kept."""
+_CIRCUITS, _JOBS = 2**28, 2**29
+"""Bytes of programs, and of programs with observables, that are kept: some hundreds of circuits on ten qubits."""
+
+_SAME = 4096
+"""How many tuples of observables are known by their identity; that takes next to nothing."""
+
+_GATE = 256
+"""Bytes of a gate in a circuit that is kept."""
+
+KERNEL = 4
+"""What evaluates a program takes so many times its memory: rotations are three matrices, blocks stand there twice."""
+
+
+@dataclass
+class Walks:
+    """How a set of observables is walked back through all programs of one shape.
+
+    Folded, twirled and otherwise varied circuits have the shape of the one that they are made of: plans, and the
+    workspaces of their walks, are shared by all of them.
+    """
+
+    plans: tuple[Plan, ...]
+    owners: tuple[int, ...]
+    itineraries: list[Itinerary] = field(default_factory=list)
 
 
 @dataclass
@@ -35,13 +61,17 @@ class Job:
     circuit: CompiledCircuit
     sums: tuple[PauliSum, ...]
     program: Program
-    plans: tuple[Plan, ...]
-    owners: tuple[int, ...]
+    walks: Walks
     forced: str
     kernel: Heisenberg | None = None
     jacobian: Jacobian | None = None
     fits: int = -1
     paths: dict[tuple[int, int], Path] = field(default_factory=dict)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Of the walks."""
+        return self.walks.plans
 
     def path(self, batch: int, weight_vectors: int) -> Path:
         """The way for so many samples and different weight vectors."""
@@ -65,21 +95,28 @@ class Jobs:
     def __init__(self, target: Target, *, readout_error: bool, idle_noise: bool, forced: str) -> None:
         self._target, self._readout_error, self._idle_noise, self._forced = target, readout_error, idle_noise, forced
         # By identity; what has it is kept beside, so that it stays its own.
-        self._programs: OrderedDict[int, tuple[CompiledCircuit, Program]] = OrderedDict()
-        self._same: OrderedDict[tuple[int, int], tuple[tuple[SparsePauliOp, ...], Job]] = OrderedDict()
-        self._alike: OrderedDict[tuple[int, tuple[PauliSum, ...]], Job] = OrderedDict()
+        self._programs: Cache[tuple[CompiledCircuit, Program]] = Cache(_CIRCUITS)
+        self._alike: Cache[Job] = Cache(_JOBS)
+        self._same: OrderedDict[tuple[int, int], tuple[tuple[SparsePauliOp, ...], weakref.ref[Job]]] = OrderedDict()
+        self._walks: weakref.WeakValueDictionary[tuple[object, ...], Walks] = weakref.WeakValueDictionary()
+        # Noise hangs on the qubits, not on the circuit: what is read of the calibration serves all circuits on them.
+        self._channels: dict[tuple[int, ...], Channels] = {}
+        self._unitaries: dict[str, Array] = {}
 
     def program(self, circuit: CompiledCircuit) -> Program:
         """The circuit as a program, with the device's noise."""
         known = self._programs.get(id(circuit))
-        if known is None:
-            backend = self._target.backend
-            whole = None if backend is None else backend.target
-            scheduled = with_delays(circuit, whole) if self._idle_noise and whole is not None else circuit
-            channels = Channels(whole, circuit.physical_qubits)
-            known = circuit, build_program(scheduled, channels, readout_error=self._readout_error)
-            keep(self._programs, id(circuit), known, _CIRCUITS)
-        return known[1]
+        if known is not None:
+            return known[1]
+        backend = self._target.backend
+        whole = None if backend is None else backend.target
+        scheduled = with_delays(circuit, whole) if self._idle_noise and whole is not None else circuit
+        channels = self._channels.get(circuit.physical_qubits)
+        if channels is None:
+            channels = self._channels[circuit.physical_qubits] = Channels(whole, circuit.physical_qubits)
+        program = build_program(scheduled, channels, readout_error=self._readout_error, unitaries=self._unitaries)
+        self._programs.put(id(circuit), (circuit, program), program.nbytes + _GATE * len(circuit.circuit.data))
+        return program
 
     def job(self, circuit: CompiledCircuit, observables: Sequence[SparsePauliOp]) -> Job:
         """The circuit with the observables.
@@ -92,37 +129,43 @@ class Jobs:
         """
         key = (id(circuit), id(observables))
         known = self._same.get(key)
-        if known is not None:
+        job = None if known is None else known[1]()
+        if job is not None:
             self._same.move_to_end(key)
-            return known[1]
+            self._alike.get((id(circuit), id(job.walks)))
+            return job
         if isinstance(observables, SparsePauliOp) or not all(isinstance(o, SparsePauliOp) for o in observables):
             raise UsageError("observables are a tuple of SparsePauliOp.", "For a single one, give a tuple of it.")
         if not observables:
             raise UsageError("a request has no observables.", "Give at least one, for example single_z(qubits).")
         sums = tuple(pauli_sum(observable, circuit.num_qubits) for observable in observables)
-        job = self._alike.get((id(circuit), sums))
+        program = self.program(circuit)
+        walks = self._walks_of(program, sums)
+        job = self._alike.get((id(circuit), id(walks)))
         if job is None:
-            program = self.program(circuit)
-            job = Job(circuit, sums, program, *plans_for(program, sums), self._forced)
-            keep(self._alike, (id(circuit), sums), job, _JOBS)
-        else:
-            self._alike.move_to_end((id(circuit), sums))
+            job = Job(circuit, sums, program, walks, self._forced)
+            size = KERNEL * program.nbytes + _GATE * len(circuit.circuit.data)
+            self._alike.put((id(circuit), id(walks)), job, size)
         if isinstance(observables, tuple):
-            keep(self._same, key, (observables, job), _JOBS)
+            self._same[key] = observables, weakref.ref(job)
+            if len(self._same) > _SAME:
+                self._same.popitem(last=False)
         return job
+
+    def _walks_of(self, program: Program, sums: tuple[PauliSum, ...]) -> Walks:
+        key = (program.shape, sums)
+        walks = self._walks.get(key)
+        if walks is None:
+            walks = self._walks[key] = Walks(*plans_for(program, sums))
+        return walks
 
     def all(self) -> list[Job]:
         """The jobs that are known, the oldest first."""
-        return list(self._alike.values())
+        return self._alike.values()
 
     def clear(self) -> None:
         """Forget all."""
-        for cache in (self._programs, self._same, self._alike):
-            cache.clear()
-
-
-def keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
-    """Add to a cache that holds so many; what was longest unused goes first."""
-    cache[key] = value
-    if len(cache) > most:
-        cache.popitem(last=False)
+        self._programs.clear()
+        self._alike.clear()
+        self._same.clear()
+        self._channels.clear()

@@ -13,10 +13,13 @@ def order_wires(compiled: CompiledCircuit) -> tuple[int, ...]:
     -1 for wires without a gate and without a virtual qubit.
     """
     neighbours: dict[int, set[int]] = {wire: set() for wire in compiled.final_layout}
+    index = {qubit: wire for wire, qubit in enumerate(compiled.circuit.qubits)}
     for instruction in compiled.circuit.data:
+        wires = [index[qubit] for qubit in instruction.qubits]
+        if all(wire in neighbours and neighbours[wire].issuperset(set(wires) - {wire}) for wire in wires):
+            continue  # as with most gates
         if isinstance(instruction.operation, Barrier | Delay):
             continue
-        wires = [compiled.circuit.find_bit(qubit).index for qubit in instruction.qubits]
         for wire in wires:
             neighbours.setdefault(wire, set()).update(other for other in wires if other != wire)
     order: list[int] = []

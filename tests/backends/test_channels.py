@@ -18,9 +18,9 @@ from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
 from backends.target import DeviceBackend
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.pauli import average_infidelity, depolarising, ptm_of_unitary, thermal_relaxation
-from backends.twin.program import build_program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, QrunWarning
 from circuits.qgan import generator

@@ -14,12 +14,12 @@ from qiskit.quantum_info import SparsePauliOp
 
 from backends.catalog import get_target
 from backends.observables import PauliSum, pauli_sum, single_z
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.density import evaluate as density_module
 from backends.twin.density import readings as readings_module
 from backends.twin.density import walk as walk_module
 from backends.twin.density.evaluate import Density
-from backends.twin.program import build_program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
 from circuits.types import Ansatz, CompiledCircuit

@@ -19,9 +19,10 @@ from qiskit_aer.noise import NoiseModel, thermal_relaxation_error
 from backends.catalog import get_target
 from backends.observables import single_z
 from backends.protocol import Request
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
-from backends.twin.program import Program, Run, build_program
+from backends.twin.program import Program, Run
 from backends.twin.schedule import with_delays
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError

@@ -18,11 +18,12 @@ from qiskit.circuit.library import SXGate, XGate
 from backends.catalog import get_target
 from backends.observables import single_z
 from backends.protocol import Request
-from backends.twin import program as programs
+from backends.twin import build
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
 from backends.twin.pauli import commutes_with_rz, ptm_of_unitary, rz, thermal_relaxation
-from backends.twin.program import Program, build_program
+from backends.twin.program import Program
 from backends.twin.schedule import with_delays
 from circuits.inverse import append_inverse
 from circuits.types import Ansatz, CompiledCircuit
@@ -44,15 +45,15 @@ class _Forgetful(dict[int, int]):
 @contextmanager
 def unmerged() -> Iterator[None]:
     """Programs with a block for every gate, and a step for every rotation."""
-    original = programs._Builder.__init__
+    original = build._Builder.__init__
 
-    def start(self: programs._Builder, *args: object) -> None:
+    def start(self: build._Builder, *args: object) -> None:
         original(self, *args)
         self.latest = _Forgetful()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs._Builder, "__init__", start)
-        patch.setattr(programs, "commutes_with_rz", lambda _: False)
+        patch.setattr(build._Builder, "__init__", start)
+        patch.setattr(build, "commutes_with_rz", lambda _: False)
         yield
 
 

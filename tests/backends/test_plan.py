@@ -16,13 +16,14 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from backends.catalog import get_target
 from backends.observables import pauli_sum, single_z
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
 from backends.twin.heisenberg import evaluate, plan, walk
 from backends.twin.heisenberg.evaluate import plans_for
 from backends.twin.heisenberg.plan import Apply, Join, Plan, make_plan
 from backends.twin.modes import plain_modes
-from backends.twin.program import Program, build_program
+from backends.twin.program import Program
 from circuits.compile import compile_ansatz
 from circuits.errors import QrunError
 from circuits.qgan import ENTANGLEMENTS

@@ -96,8 +96,8 @@ def test_five_qubits_with_swaps(device: str, qubits: int, entanglement: str) -> 
 
 def test_extra_wires_and_distant_gates_are_covered() -> None:
     """The cases above mean something only if they contain wires beyond the qubits, and blocks that are not adjacent."""
+    from backends.twin.build import build_program
     from backends.twin.channels import Channels
-    from backends.twin.program import build_program
 
     circuit, target, wanted = scattered("fake_almaden", (0, 2, 8, 6)), get_target("fake_almaden"), observables(4, 5)
     assert len(circuit.physical_qubits) > 4

@@ -121,7 +121,7 @@ class Density:
         return max(len(run.angles) for run in runs_of(self.program))
 
     def _keeps(self, batch: int) -> bool:
-        return batch * self.walk.tape * self.dtype.itemsize <= _BUDGET
+        return batch * self.walk.tape * self.dtype.itemsize <= _BUDGET - self.pool.lent()
 
     def _limit(self, rows: int) -> float:
         return _BUDGET / (self.dtype.itemsize * max(rows, 1))

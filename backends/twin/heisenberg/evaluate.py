@@ -36,6 +36,9 @@ _APART = 7
 _KEEP = 2**28
 """Bytes that a step may keep for its gradient; beyond, the walks are done again, one observable at a time."""
 
+_ALIVE = 2**31
+"""Bytes that all graphs of an engine may keep together (a step with mitigation has tens of them); beyond, as above."""
+
 _AT_ONCE = 2**30
 """Bytes that threads may hold together; a single one takes what it needs."""
 
@@ -55,6 +58,7 @@ class Heisenberg:
         device: Where to compute.
         pool: Where large buffers come from; one of its own by default.
         threads: How many of Python's threads share the observables of a large circuit. Results do not depend on it.
+        itineraries: What another program of the same shape left for the same plans; filled where it is empty.
 
     Raises:
         QrunError: Inputs after an entangling gate.
@@ -72,6 +76,7 @@ class Heisenberg:
         pool: BufferPool | None = None,
         threads: int = 1,
         owners: Sequence[int] | None = None,
+        itineraries: list[Itinerary] | None = None,
     ) -> None:
         if not program.inputs_come_first:
             raise QrunError("the Heisenberg path takes inputs before the first entangling gate on their qubit.")
@@ -87,17 +92,24 @@ class Heisenberg:
         self.owners = None if own == self.in_order else torch.tensor(own, dtype=torch.long, device=device)
         fused: dict[Fused, int] = {}
         like = torch.empty(0, dtype=dtype, device=device)
-        self.itineraries = [
-            Itinerary(plan, [fused.setdefault(pair, len(fused)) for pair in plan.fused], self.pool, like)
-            for plan in self.plans
-        ]
+        numbers = [[fused.setdefault(pair, len(fused)) for pair in plan.fused] for plan in self.plans]
+        self.itineraries = [] if itineraries is None else itineraries
+        if not self.itineraries:
+            self.itineraries += [
+                Itinerary(plan, number, self.pool, like) for plan, number in zip(self.plans, numbers, strict=True)
+            ]
         self.blocks = Blocks(program, list(fused), n_inputs=n_inputs, n_weights=n_weights, like=like)
         self.first = Rotations(program.first, _ZERO, n_inputs=n_inputs, n_weights=n_weights, like=like)
         readout = torch.as_tensor(program.readout, dtype=dtype, device=device)
         self.readout_scale = readout[:, 1].reshape(-1, 1, 1)
         self.readout_offset = readout[:, 0].reshape(-1, 1, 1) * torch.eye(4, dtype=dtype, device=device)[0]
         self.identity = torch.eye(4, dtype=dtype, device=device)[0].expand(self.width, 1, 4)
-        self.keeps = sum(i.kept for i in self.itineraries) * dtype.itemsize <= _KEEP
+        self._kept = sum(i.kept for i in self.itineraries) * dtype.itemsize
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a walk is kept for its gradient, now that other graphs may keep theirs."""
+        return self._kept <= _KEEP and self._kept + self.pool.lent() <= _ALIVE
 
     def values(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """(batch, n_inputs), (n_weights,) -> (batch, m); differentiable in both."""

@@ -17,8 +17,11 @@ _OWN = 2**20
 """Bytes up to which a plan's workspaces are its own and keep their views; larger ones are leased from the pool."""
 
 
-_SPARE = 4
-"""Idle workspaces that a plan keeps of each kind."""
+_SPARE = 2**24
+"""Bytes of idle workspaces that a plan keeps of each kind: all circuits of a step that share it hold one each."""
+
+_STEP = 2**11
+"""Bytes that a step's views take."""
 
 
 class Itinerary:
@@ -44,6 +47,11 @@ class Itinerary:
         self._apart, self._in_turn = offsets, [(index % 2) * plan.largest for index in range(len(plan.steps))]
         self._pool, self._like = pool, like
         self._idle: dict[bool, list[Workspace]] = {False: [], True: []}
+        views = _STEP * len(plan.steps)
+        self._bytes = {
+            in_turn: views + like.element_size() * (2 * plan.largest if in_turn else offsets[-1])
+            for in_turn in (False, True)
+        }
 
     @property
     def kept(self) -> int:
@@ -66,8 +74,9 @@ class Itinerary:
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep a small workspace for the next walk."""
-        if workspace.lease is None and len(self._idle[workspace.in_turn]) < _SPARE:
-            self._idle[workspace.in_turn].append(workspace)
+        idle = self._idle[workspace.in_turn]
+        if workspace.lease is None and len(idle) * self._bytes[workspace.in_turn] < _SPARE:
+            idle.append(workspace)
 
 
 class Workspace:

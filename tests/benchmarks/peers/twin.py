@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from backends.observables import pauli_sum
+from backends.twin.build import build_program
 from backends.twin.channels import Channels
 from backends.twin.executor import TwinExecutor
 from backends.twin.heisenberg.evaluate import plans_for
-from backends.twin.program import build_program
 from tests.benchmarks.peers.job import Answer, Job, Peer
 
 
