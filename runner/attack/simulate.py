@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from contracts.reputation import Settlement, Standing, settle
@@ -26,6 +26,7 @@ class Outcome:
         votes: Nodes that vote for the feature map.
         auroc: Of the final aggregate on the hold-out part.
         settlements: One a round; none without grades.
+        final: The final aggregate.
     """
 
     flagged: dict[int, int]
@@ -35,6 +36,7 @@ class Outcome:
     votes: int
     auroc: float
     settlements: tuple[Settlement, ...]
+    final: Blocks = field(compare=False)
 
 
 def simulate(world: World, attack: Attack, hostile: frozenset[int], method: str, *, alone: bool = False) -> Outcome:
@@ -94,12 +96,13 @@ def simulate(world: World, attack: Attack, hostile: frozenset[int], method: str,
     final = {j: p.update.blocks for j, p in last.items() if p.update is not None and weights.get(j, 0) > 0}
     if not final:
         final, weights = {j: models[j] for j in models}, dict.fromkeys(models, 1)
-    auroc = world.auroc(joined(federation, final, weights), honest)
-    return _outcome(attack, hostile, settlements, votes, auroc)
+    aggregate = joined(federation, final, weights)
+    auroc = world.auroc(aggregate, honest)
+    return _outcome(attack, hostile, settlements, votes=votes, auroc=auroc, final=aggregate)
 
 
 def _outcome(
-    attack: Attack, hostile: frozenset[int], settlements: list[Settlement], votes: int, auroc: float
+    attack: Attack, hostile: frozenset[int], settlements: list[Settlement], *, votes: int, auroc: float, final: Blocks
 ) -> Outcome:
     flagged: dict[int, int] = {}
     excluded: dict[int, int] = {}
@@ -117,4 +120,6 @@ def _outcome(
                 honest_excluded.add(i)
             else:
                 excluded[i] = of_attack
-    return Outcome(flagged, excluded, len(honest_flagged), len(honest_excluded), votes, auroc, tuple(settlements))
+    return Outcome(
+        flagged, excluded, len(honest_flagged), len(honest_excluded), votes, auroc, tuple(settlements), final
+    )

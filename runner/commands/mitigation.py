@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.commands.base import JsonOption, complete_backend, guarded, print_json
+from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
 
 BackendsOption = Annotated[
     list[str] | None,
@@ -28,6 +28,7 @@ def add(app: typer.Typer) -> None:
     group = typer.Typer(help="Error mitigation: what it does, what it costs, what it is worth.", no_args_is_help=True)
     group.command("list")(list_)
     group.command("compare")(compare)
+    group.command("learning")(learning)
     app.add_typer(group, name="mitigation")
 
 
@@ -122,6 +123,66 @@ def compare(
         typer.echo(as_markdown(rows, setup))
     else:
         show(rows, setup)
+
+
+@guarded
+def learning(
+    name: Annotated[str, typer.Argument(help="The experiment.", autocompletion=complete_experiment)] = "nsl-kdd",
+    *,
+    mitigation: Annotated[str | None, typer.Option(help="The stack. \\[default: readout+zne]")] = None,
+    backend: BackendsOption = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="May be given again. \\[default: 0 to 4]")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
+    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")] = None,
+    engine: Annotated[str | None, typer.Option(help="twin or aer. \\[default: twin]")] = None,
+    shots: Annotated[int | None, typer.Option(help="A circuit; exact values where not given.")] = None,
+    idle_noise: Annotated[
+        bool | None, typer.Option("--idle-noise/--no-idle-noise", help="Whether qubits relax while they wait.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes. \\[default: one a core, 2 at most]")] = None,
+    out: OutOption = None,
+    markdown: MarkdownOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Detection with mitigation at training, at evaluation, at both and nowhere: `qrun mitigation learning`."""
+    import os
+
+    from runner.report.mitigation_learning import asked, learn
+    from runner.report.mitigation_learning_table import markdown as as_markdown
+    from runner.report.mitigation_learning_table import show, to_json
+    from runner.report.mitigation_view import RowBar
+
+    options = {
+        "nodes": nodes,
+        "rounds": rounds,
+        "qubits": qubits,
+        "engine": engine,
+        "shots": shots,
+        "idle_noise": idle_noise,
+    }
+    wanted = asked(
+        name,
+        options,
+        file=config,
+        stack=mitigation,
+        backends=backend or (),
+        seeds=seeds or (),
+        jobs=jobs if jobs is not None else min(2, os.cpu_count() or 1),
+    )
+    with RowBar() as bar:
+        try:
+            table = learn(wanted, data=data, out=out, notify=bar.notice, progress=bar.say)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_interrupted(out)) from None
+    if as_json:
+        print_json(to_json(wanted, table))
+    elif markdown:
+        typer.echo(as_markdown(wanted, table))
+    else:
+        show(wanted, table)
 
 
 def _interrupted(out: Path | None) -> str:

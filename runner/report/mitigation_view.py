@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
+from rich.panel import Panel
 from rich.text import Text
 
 from backends.mitigation.compare import Row, Setup
@@ -36,6 +37,10 @@ class RowBar(Bar):
         if not self.console.is_terminal and row is not None:
             error = "not had" if row.error is None else f"error {row.error:.2e}"
             self.console.print(f"{done}/{total} {said}: {error}")
+
+    def notice(self, text: str) -> None:
+        """A panel that stays."""
+        self.console.print(Panel(Text(text), title="Data", border_style="yellow", expand=False))
 
     def say(self, done: int, total: int, text: str) -> None:
         """So many are done; `text` says what is next, or came of the last."""
