@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -47,18 +48,26 @@ class ContentStore(Protocol):
         ...
 
 
-def open_store(folder: Path, address: str | None = None) -> ContentStore:
+def open_store(
+    folder: Path, address: str | None = None, *, gateways: Sequence[str] = (), away_ok: bool = False
+) -> ContentStore:
     """The store in a folder, beside an IPFS daemon where its address is given.
 
+    Args:
+        folder: The folder; made where there is none.
+        address: The daemon's; None for the folder alone.
+        gateways: Addresses of IPFS gateways that are asked for what neither has; with a daemon only.
+        away_ok: Whether the daemon may be away: what is put then waits in the folder until it is back.
+
     Raises:
-        LedgerUnreachable: the daemon does not answer.
+        LedgerUnreachable: the daemon does not answer, and that is not `away_ok`.
     """
     local = BlockStore(folder)
     if address is None:
         return local
     from contracts.ipfs import IpfsStore
 
-    return IpfsStore(address, local)
+    return IpfsStore(address, local, gateways=gateways, away_ok=away_ok)
 
 
 class BlockStore:

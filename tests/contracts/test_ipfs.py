@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 import time
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
-from contracts import ipfs
+from contracts.bounded_http import Patience
 from contracts.cid import CHUNK, cid_of
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
 from contracts.ipfs import IpfsStore, to_multiaddr
 from contracts.store import BlockStore, ContentStore, open_store
+from tests.contracts.faults import Faulty, StandIn, faulty_server
 from tests.servers import free_port
 
 
@@ -62,118 +59,42 @@ def test_no_daemon_is_told_soon_and_says_what_to_do(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-class Liar(BaseHTTPRequestHandler):
-    """Speaks the RPC interface, and answers what the test put into `answers`."""
-
-    answers: ClassVar[dict[str, Any]] = {}
-    asked: ClassVar[list[str]] = []
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        name = self.path.removeprefix("/api/v0/").partition("?")[0]
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                self.rfile.read(size + 2)
-            self.rfile.readline()
-        else:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.asked.append(name)
-        answer = self.answers.get(name, b"")
-        if callable(answer):
-            answer = answer(len([a for a in self.asked if a == name]))
-        status, body = answer if isinstance(answer, tuple) else (200, answer)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        try:
-            for piece in body if isinstance(body, Iterator) else [body]:
-                if piece:
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            self.wfile.write(b"0\r\n\r\n")
-        except OSError:
-            self.close_connection = True  # the client has heard enough
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def liar(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Liar]]]:
-    monkeypatch.setattr(ipfs, "FIRST_PAUSE", 0.01)
-    Liar.answers, Liar.asked = {"version": json.dumps({"Version": "0.30.0"}).encode()}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", Liar
-    server.shutdown()
-    server.server_close()
+def daemon() -> Iterator[tuple[Faulty, StandIn]]:
+    stand_in = StandIn()
+    with faulty_server(stand_in) as server:
+        yield server, stand_in
 
 
-def test_a_block_that_does_not_hash_to_its_cid_is_not_believed(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    store = open_store(tmp_path, url)
-    wanted = str(cid_of(b"the real model"))
-    answers.answers["block/get"] = b"another model"
-    with pytest.raises(ContentError, match="damaged"):
-        store.get(wanted, max_bytes=1000)
-    assert not store.has(wanted)
-    assert not BlockStore(tmp_path).has(wanted)
-
-
-def test_an_endless_answer_is_cut_off(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    sent = 0
-
-    def endless(_: int) -> tuple[int, Iterator[bytes]]:
-        def pieces() -> Iterator[bytes]:
-            nonlocal sent
-            while sent < 200 << 20:
-                sent += 1 << 20
-                yield bytes(1 << 20)
-
-        return 200, pieces()
-
-    answers.answers["block/get"] = endless
-    store = open_store(tmp_path, url)
-    with pytest.raises(ContentError, match="more than"):
-        store.get(str(cid_of(b"x")), max_bytes=1000)
-    assert sent < 100 << 20
-
-
-def test_a_daemon_that_names_files_otherwise_is_refused(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    store = open_store(tmp_path, url)
-    answers.answers["add"] = json.dumps({"Name": "x", "Hash": str(cid_of(b"other")), "Size": "5"}).encode()
+def test_a_daemon_that_names_files_otherwise_is_refused(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    server, stand_in = daemon
+    store = open_store(tmp_path, server.url)
+    stand_in.keep = lambda data: str(cid_of(b"other"))  # type: ignore[method-assign]
     with pytest.raises(ContentError, match="chunker"):
         store.put(b"model")
 
 
-def test_a_missing_block_is_a_content_error_and_is_asked_for_once(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    store = open_store(tmp_path, url)
-    answers.answers["block/get"] = (
-        500,
-        json.dumps({"Message": "block not found", "Code": 0, "Type": "error"}).encode(),
-    )
+def test_a_missing_block_is_a_content_error_and_is_asked_for_once(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn]
+) -> None:
+    server, _ = daemon
+    store = open_store(tmp_path, server.url)
     with pytest.raises(ContentError, match="not found"):
         store.get(str(cid_of(b"nowhere")), max_bytes=1000)
-    assert answers.asked.count("block/get") == 1
+    assert server.asked["block/get"] == 1
 
 
-def test_a_passing_failure_is_tried_again(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    data = b"model"
-    store = open_store(tmp_path, url)
-    answers.answers["block/get"] = lambda nth: (502, b"bad gateway") if nth < 3 else (200, data)
-    assert store.get(str(cid_of(data)), max_bytes=10) == data
-    assert answers.asked.count("block/get") == 3
-
-
-def test_something_else_on_the_port(tmp_path: Path, liar: tuple[str, type[Liar]]) -> None:
-    url, answers = liar
-    answers.answers["version"] = b"<html>hello</html>"
-    with pytest.raises(LedgerUnreachable, match="no IPFS daemon's RPC"):
-        open_store(tmp_path, url)
+@pytest.mark.parametrize(
+    "fault", ["noise", "list", "empty", "endless", "endless length", "redirect", "403", "slow headers"]
+)
+def test_something_else_on_the_port(tmp_path: Path, daemon: tuple[Faulty, StandIn], fault: str) -> None:
+    server, _ = daemon
+    server.spoil(fault)
+    quick = Patience(tries=1, pause=0.01, answer=0.4)
+    with pytest.raises(LedgerUnreachable, match=r"no IPFS daemon's RPC|does not answer|no whole answer") as caught:
+        IpfsStore(server.url, BlockStore(tmp_path), patience=quick)
+    assert server.url in str(caught.value)
+    assert server.sent < 32 << 20
 
 
 @pytest.mark.server
@@ -210,9 +131,8 @@ def test_the_known_cid_of_two_chunks(ipfs_daemon: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-def test_what_nobody_has_is_missing(ipfs_daemon: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ipfs, "FETCH_TIMEOUT", (3.0, 2.0))
-    store = open_store(tmp_path, ipfs_daemon)
+def test_what_nobody_has_is_missing(ipfs_daemon: str, tmp_path: Path) -> None:
+    store = IpfsStore(ipfs_daemon, BlockStore(tmp_path), patience=Patience(block=2.0))
     nowhere = str(cid_of(os.urandom(20)))
     with pytest.raises(ContentError, match=r"did not find block|refused block"):
         store.get(nowhere, max_bytes=100)

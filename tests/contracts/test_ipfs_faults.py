@@ -1,0 +1,406 @@
+"""The daemon and the gateways behind a server that spoils their answers: whatever it does, the store ends, in words."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.bounded_http import Patience
+from contracts.cid import CHUNK, cid_of
+from contracts.errors import ContentError, LedgerError, LedgerUnreachable
+from contracts.gateway import Gateway
+from contracts.ipfs import IpfsStore
+from contracts.store import BlockStore
+from tests.contracts.faults import Faulty, StandIn, faulty_server
+from tests.servers import free_port
+
+QUICK = Patience(tries=2, pause=0.01, connect=1.0, answer=0.4, block=0.4, file=1.5)
+DATA = bytes(range(256)) * 1200  # two chunks and a node above them
+CID = str(cid_of(DATA))
+
+
+@pytest.fixture
+def daemon() -> Iterator[tuple[Faulty, StandIn]]:
+    stand_in = StandIn()
+    with faulty_server(stand_in) as server:
+        yield server, stand_in
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[Faulty, StandIn]]:
+    stand_in = StandIn()
+    stand_in.keep(DATA)
+    with faulty_server(stand_in) as server:
+        yield server, stand_in
+
+
+def store_at(folder: Path, url: str, **options: object) -> IpfsStore:
+    return IpfsStore(url, BlockStore(folder), **{"patience": QUICK, **options})  # type: ignore[arg-type]
+
+
+def one_line(error: LedgerError, address: str) -> None:
+    text = str(error)
+    assert address in text
+    assert "\n" not in text
+    assert "s3cret" not in text
+    assert text.isprintable()
+    assert len(text) < 700
+
+
+BLOCK_FAULTS = {
+    "slow": (ContentError, r"did not find block .* in time"),
+    "slow headers": (ContentError, r"did not find block .* in time"),
+    "silent": (ContentError, r"did not find block .* in time"),
+    "cut": (LedgerUnreachable, "cut its answer off in the middle"),
+    "cut headers": (ContentError, "damaged"),  # http.client takes the end for that of the headers
+    "wrong": (ContentError, "damaged"),
+    "empty": (ContentError, "damaged"),
+    "500": (LedgerUnreachable, "HTTP status 500"),
+    "403": (LedgerUnreachable, "HTTP status 403"),
+    "endless": (ContentError, "more than 2097152 bytes"),
+    "endless length": (ContentError, "more than 2097152 bytes"),
+    "endless line": (LedgerUnreachable, "does not answer|not well"),
+    "redirect": (ContentError, "redirects to .*which is not followed"),
+    "gzip": (ContentError, "compressed"),
+    "noise": (LedgerUnreachable, "does not answer|not well"),
+}
+
+
+@pytest.mark.parametrize("fault", BLOCK_FAULTS)
+def test_a_spoilt_block_ends_in_words_and_goes_nowhere(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn], fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, stand_in = daemon
+    stand_in.keep(DATA)
+    store = store_at(tmp_path, server.url)
+    server.spoil(fault, "block/get")
+    kind, words = BLOCK_FAULTS[fault]
+    began = time.monotonic()
+    with pytest.raises(kind, match=words) as caught:
+        store.get(CID, max_bytes=len(DATA))
+    assert time.monotonic() - began < 4
+    one_line(caught.value, server.url)
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert not BlockStore(tmp_path).has(CID)
+    assert server.sent < 32 << 20
+    assert server.hops == 0
+    server.spoil("none")
+    assert store.get(CID, max_bytes=len(DATA)) == DATA
+
+
+@pytest.mark.parametrize(
+    "fault", ["slow", "cut", "500", "endless", "endless length", "redirect", "noise", "list", "empty"]
+)
+@pytest.mark.parametrize("at", ["add", "pin/ls"])
+def test_a_spoilt_put_is_no_put_and_is_made_good(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn], fault: str, at: str
+) -> None:
+    server, stand_in = daemon
+    store = store_at(tmp_path, server.url)
+    server.spoil(fault, at)
+    began = time.monotonic()
+    with pytest.raises(LedgerError) as caught:
+        store.put(DATA)
+    assert time.monotonic() - began < 6
+    one_line(caught.value, server.url)
+    assert server.sent < 32 << 20
+    assert server.hops == 0
+    assert store.waiting == (CID,)
+    assert BlockStore(tmp_path).get(CID, max_bytes=len(DATA)) == DATA
+    server.spoil("none")
+    other = store.put(b"the next one")
+    assert store.waiting == ()
+    assert stand_in.pins == {CID, other}
+
+
+def test_a_passing_failure_passes(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    server, stand_in = daemon
+    server.spoil("502 once")
+    store = store_at(tmp_path / "a", server.url)
+    assert store.put(DATA) == CID
+    assert server.asked["add"] == server.asked["pin/ls"] == 2
+    assert store_at(tmp_path / "b", server.url).get(CID, max_bytes=len(DATA)) == DATA
+    assert stand_in.pins == {CID}
+
+
+def test_a_file_that_drips_has_a_deadline_as_a_whole(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    """Every block comes in time, and the file would not."""
+    server, stand_in = daemon
+    data = os.urandom(CHUNK * 12)
+    cid = stand_in.keep(data)
+    honest = server.target
+
+    def slow(method: str, path: str, headers: object, body: bytes) -> object:
+        time.sleep(0.2 if "block/get" in path else 0)
+        return honest(method, path, headers, body)  # type: ignore[arg-type]
+
+    server.target = slow  # type: ignore[assignment]
+    store = store_at(tmp_path, server.url)
+    began = time.monotonic()
+    with pytest.raises(ContentError, match=r"in time \(0.4 s for a block, 1.5 s for its file\)"):
+        store.get(cid, max_bytes=len(data))
+    assert 1.0 < time.monotonic() - began < 3
+    assert store.get(cid, max_bytes=len(data)) == data, "what came was kept, so that the rest comes in time now"
+
+
+def test_a_daemon_that_forgets_its_pins_is_told(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    server, stand_in = daemon
+    stand_in.keeps_pins = False
+    store = store_at(tmp_path, server.url)
+    with pytest.raises(ContentError, match="does not hold the pin"):
+        store.put(DATA)
+    assert server.asked["pin/add"] == 1
+    assert store.waiting == (CID,)
+    stand_in.keeps_pins = True
+    assert store.push() == 1
+    assert store.push() == 0
+
+
+# -- the daemon away --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_while_the_daemon_was_away_is_pushed_when_it_is_back(tmp_path: Path) -> None:
+    stand_in = StandIn()
+    gone = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(LedgerUnreachable, match="connection refused"):
+        store_at(tmp_path, gone)
+    store = store_at(tmp_path, gone, away_ok=True)
+    assert store.version is None
+    cids = [store.put(os.urandom(100)) for _ in range(3)]
+    assert list(store.waiting) == cids
+    assert store.get(cids[0], max_bytes=100)
+    with pytest.raises(LedgerUnreachable, match="connection refused"):
+        store.push()
+    with faulty_server(stand_in) as server:  # somewhere else, which a restart may well be
+        again = store_at(tmp_path, server.url, away_ok=True)
+        assert list(again.waiting) == cids, "an outbox survives its process"
+        assert again.get(cids[0], max_bytes=100)
+        assert again.waiting == ()
+        assert stand_in.pins == set(cids)
+
+
+def test_a_daemon_that_is_away_is_left_alone_for_a_while(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    server, _ = daemon
+    store = store_at(tmp_path, server.url, away_ok=True)
+    server.spoil("500")
+    for _ in range(5):
+        store.put(os.urandom(10))
+    assert server.asked["add"] == QUICK.tries
+    with pytest.raises(LedgerUnreachable, match="a moment ago"):
+        store.get(CID, max_bytes=len(DATA))
+    server.spoil("none")
+    assert store.push() == 5, "asked for, it does not wait"
+
+
+def test_a_put_that_was_killed_is_found_again(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    """After each of its steps: a file that is here is on the daemon soon, and one that is not is not missed."""
+    server, stand_in = daemon
+    store = store_at(tmp_path, server.url)
+    begun, whole, halfway = b"begun" * 9, b"here" * 9, os.urandom(CHUNK + 1)
+    store._outbox.begin(str(cid_of(begun)))
+    store._outbox.begin(str(cid_of(whole)))
+    BlockStore(tmp_path).put(whole)
+    store._outbox.begin(str(cid_of(halfway)))
+    BlockStore(tmp_path).put(halfway[:CHUNK])
+    again = store_at(tmp_path, server.url)
+    assert again.waiting == ()
+    assert again.push() == 1
+    assert stand_in.pins == {str(cid_of(whole))}
+    assert again.put(begun) in stand_in.pins
+    assert again.put(halfway) in stand_in.pins
+    assert not list((tmp_path / "outbox").iterdir())
+
+
+def test_a_waiting_file_that_was_lost_here_is_said_and_stops_no_other(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn]
+) -> None:
+    server, stand_in = daemon
+    store = store_at(tmp_path, server.url)
+    server.spoil("500", "add")
+    for data in (b"lost" * 9, b"kept" * 9):
+        with pytest.raises(LedgerUnreachable):
+            store.put(data)
+    lost, kept = store.waiting
+    next(tmp_path.glob(f"??/{lost}")).write_bytes(b"torn")
+    server.spoil("none")
+    assert store.put(b"new") in stand_in.pins
+    assert kept in stand_in.pins
+    with pytest.raises(ContentError, match=rf"{lost} is not on the daemon.*Put the file again"):
+        store.push()
+    assert store.put(b"lost" * 9) == lost
+    assert store.push() == 0
+
+
+@pytest.mark.parametrize("what", ["link", "file", "noise"])
+def test_an_outbox_from_outside(tmp_path: Path, daemon: tuple[Faulty, StandIn], what: str) -> None:
+    server, _ = daemon
+    folder, elsewhere = tmp_path / "a", tmp_path / "b"
+    folder.mkdir()
+    elsewhere.mkdir()
+    if what == "link":
+        (folder / "outbox").symlink_to(elsewhere)
+    elif what == "file":
+        (folder / "outbox").write_bytes(b"x")
+    else:
+        (folder / "outbox").mkdir()
+        (folder / "outbox" / "note").write_text("x")
+        (folder / "outbox" / ("b" * 59)).write_text("x")
+    store = store_at(folder, server.url)
+    if what == "noise":
+        assert store.put(DATA) == CID
+        assert sorted(p.name for p in (folder / "outbox").iterdir()) == ["b" * 59, "note"]
+        return
+    with pytest.raises(LedgerError, match="outbox"):
+        store.put(DATA)
+    assert not list(elsewhere.iterdir())
+
+
+# -- gateways ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["raw", "files"])
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 9])
+def test_a_gateway_fills_in_for_a_daemon_that_has_it_not(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn], gateway: tuple[Faulty, StandIn], form: str, size: int
+) -> None:
+    server, _ = daemon
+    web, behind = gateway
+    behind.gateway = form
+    data = os.urandom(size)
+    cid = behind.keep(data)
+    store = store_at(tmp_path, server.url, gateways=[web.url], patience=Patience(pause=0.01))
+    assert store.get(cid, max_bytes=size) == data
+    assert server.asked["block/get"] == 1, "who has it not is asked last from then on"
+    assert BlockStore(tmp_path).get(cid, max_bytes=size) == data
+
+
+def test_a_gateway_of_files_mends_a_file_whose_nodes_are_here_in_part(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn], gateway: tuple[Faulty, StandIn]
+) -> None:
+    """Its last node has one leaf: that node's file is the leaf's, whose CID is another."""
+    web, behind = gateway
+    behind.gateway = "files"
+    data = bytes(174 * CHUNK) + b"x"
+    cid = behind.keep(data)
+    store = store_at(tmp_path, daemon[0].url, gateways=[web.url], patience=Patience(pause=0.01))
+    assert store.get(cid, max_bytes=len(data)) == data
+    nodes = [path for path in tmp_path.glob("??/bafybei*") if path.name != cid]
+    assert len(nodes) == 2
+    for node in nodes:
+        node.unlink()
+    assert store.get(cid, max_bytes=len(data)) == data
+
+
+def test_gateways_serve_while_the_daemon_is_away(tmp_path: Path, gateway: tuple[Faulty, StandIn]) -> None:
+    web, _ = gateway
+    store = store_at(tmp_path, f"http://127.0.0.1:{free_port()}", gateways=[web.url], away_ok=True)
+    assert store.get(CID, max_bytes=len(DATA)) == DATA
+
+
+GATEWAY_FAULTS = {
+    "slow": (ContentError, "gave no whole answer in"),
+    "silent": (ContentError, "gave no whole answer in"),
+    "cut": (LedgerUnreachable, "cut its answer off"),
+    "wrong": (ContentError, "damaged"),
+    "500": (LedgerUnreachable, "HTTP status 500"),
+    "403": (ContentError, "HTTP status 403"),
+    "endless": (ContentError, "more than"),
+    "endless length": (ContentError, "more than"),
+    "redirect": (ContentError, r"redirects to .*\*\*\*.*not followed"),
+    "gzip": (ContentError, "compressed"),
+    "noise": (LedgerUnreachable, "does not answer"),
+}
+
+
+@pytest.mark.parametrize("form", ["raw", "files"])
+@pytest.mark.parametrize("fault", GATEWAY_FAULTS)
+def test_a_spoilt_gateway_ends_in_words_and_the_next_is_asked(
+    tmp_path: Path, daemon: tuple[Faulty, StandIn], gateway: tuple[Faulty, StandIn], fault: str, form: str
+) -> None:
+    web, behind = gateway
+    behind.gateway = form
+    web.spoil(fault, "/ipfs/")
+    kind, words = GATEWAY_FAULTS[fault]
+    if (fault, form) == ("wrong", "files"):
+        words = "does not have that CID"
+    began = time.monotonic()
+    with pytest.raises(kind, match=words) as caught:
+        Gateway(web.url, QUICK).fetch(cid_of(DATA), max_bytes=len(DATA))
+    assert time.monotonic() - began < 4
+    one_line(caught.value, web.url)
+    assert web.sent < 32 << 20
+    assert web.hops == 0
+    # The daemon says that it has it not, so it is missing, whoever else was asked; all are named.
+    server = daemon[0]
+    store = store_at(tmp_path, server.url, gateways=[web.url])
+    with pytest.raises(ContentError, match="could be had nowhere") as both:
+        store.get(CID, max_bytes=len(DATA))
+    one_line(both.value, web.url)
+    assert server.url in str(both.value)
+    assert not store.has(CID)
+    with faulty_server(behind) as good:
+        store = store_at(tmp_path, server.url, gateways=[web.url, good.url])
+        assert store.get(CID, max_bytes=len(DATA)) == DATA
+
+
+def test_a_file_cut_in_another_way_comes_from_a_gateway_of_blocks_only(gateway: tuple[Faulty, StandIn]) -> None:
+    from contracts.cid import build
+
+    web, behind = gateway
+    for cid, block in build(DATA, chunk=1000):
+        behind.blocks[str(cid)] = block
+    behind.files[str(cid)] = DATA
+    assert Gateway(web.url, QUICK).fetch(cid)[0][0] == cid
+    behind.gateway = "files"
+    with pytest.raises(ContentError, match="cut into blocks in another way"):
+        Gateway(web.url, QUICK).fetch(cid)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "gateway.example.org", "ftp://x", "http://", "https://u:s3cret@h", "https://h/ipfs", "https://h?key=s3cret",
+     "http://h:99999", "http://[::1"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_gateway(address: str) -> None:
+    with pytest.raises(LedgerError, match=r"no address of an IPFS gateway.*For example") as caught:
+        Gateway(address)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_gateway_through_a_proxy_is_bounded_too(
+    gateway: tuple[Faulty, StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, _ = gateway
+    monkeypatch.setenv("HTTP_PROXY", web.url)
+    monkeypatch.setenv("http_proxy", web.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    asked = Gateway("http://gateway.invalid", QUICK)
+    assert asked.fetch(cid_of(DATA))
+    web.spoil("slow headers", "/ipfs/")
+    began = time.monotonic()
+    with pytest.raises(ContentError, match="no whole answer"):
+        asked.fetch(cid_of(DATA))
+    assert time.monotonic() - began < 2
+
+
+def test_a_gateway_whose_tls_nobody_vouches_for(gateway: tuple[Faulty, StandIn]) -> None:
+    web, _ = gateway
+    with pytest.raises(LedgerUnreachable, match=r"certificate|does not answer"):
+        Gateway(web.url.replace("http:", "https:"), QUICK).fetch(cid_of(DATA))
+
+
+def test_a_name_that_nobody_knows() -> None:
+    with pytest.raises(LedgerUnreachable, match="does not answer"):
+        Gateway("http://gateway.invalid", QUICK).fetch(cid_of(DATA))
+
+
+def test_no_warning_reaches_the_user(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store_at(tmp_path, daemon[0].url).put(DATA)
