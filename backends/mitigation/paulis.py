@@ -29,6 +29,11 @@ def times(a: int, b: int) -> int:
     return _PRODUCT[a][b]
 
 
+def is_clifford(matrix: npt.NDArray[np.complex128]) -> bool:
+    """Whether a gate on one or two qubits makes of every Pauli a Pauli, up to a sign."""
+    return bool(np.allclose(np.abs(ptm_of_unitary(matrix)).max(axis=0), 1.0, atol=1e-9))
+
+
 def conjugation(matrix: npt.NDArray[np.complex128]) -> dict[tuple[int, int], tuple[int, int]] | None:
     """The table of a two-qubit gate; None where it is no Clifford gate.
 
@@ -38,10 +43,9 @@ def conjugation(matrix: npt.NDArray[np.complex128]) -> dict[tuple[int, int], tup
     Args:
         matrix: (4, 4) of the gate as qiskit has it, the first qubit last.
     """
-    moved = ptm_of_unitary(matrix)
-    if not np.allclose(np.abs(moved).max(axis=0), 1.0, atol=1e-9):
+    if not is_clifford(matrix):
         return None
-    after = np.abs(moved).argmax(axis=0)
+    after = np.abs(ptm_of_unitary(matrix)).argmax(axis=0)
     return {(p, q): (int(after[4 * p + q]) // 4, int(after[4 * p + q]) % 4) for p in range(4) for q in range(4)}
 
 
