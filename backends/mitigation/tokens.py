@@ -21,7 +21,7 @@ from circuits.errors import QrunError
 from circuits.inverse import append_inverse
 from circuits.types import CompiledCircuit
 
-VIRTUAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "p", "u1", "id", "barrier", "delay"})
+VIRTUAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "p", "u1", "barrier", "delay"})
 """What a device does in software or by waiting: it has no errors that folding could scale."""
 
 
