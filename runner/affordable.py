@@ -55,6 +55,8 @@ def affordable(config: RunConfig, prepared: Prepared, access: Access, reporter: 
 def _mend(config: RunConfig, last: str) -> str:
     name = config.backend if config.runtime is None else config.runtime.run_on or config.backend
     if config.engine == "runtime":
-        return f"Train on the twin (--train-on twin --run-on {name}), take fewer rounds or epochs, {last}."
+        less = "" if config.mitigation is None else "less mitigation, "
+        return f"Train on the twin (--train-on twin --run-on {name}), take {less}fewer rounds or epochs, {last}."
     fewer = "fewer steps (--fine-tune), samples" if config.runtime and config.runtime.fine_tune else "fewer samples"
-    return f"Take {fewer} (--device-samples) or shots (--shots), {last}."
+    less = "" if config.mitigation is None else "less mitigation, "
+    return f"Take {less}{fewer} (--device-samples) or shots (--shots), {last}."

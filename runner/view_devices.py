@@ -81,7 +81,7 @@ def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_s
             counts = [f"{number:,}" for number in (stage.jobs, stage.circuits, stage.shots)]
             cells = [NAMES.get(stage.name, stage.name), *counts, duration(stage.qpu_seconds)]
             table.add_row(*(Text(cell) for cell in cells))
-        parts += [table, Text(f"{_part(share)} {share.of}.\n")]
+        parts += [table, Text(f"{_of_mitigation(found)}{_part(share)} {share.of}.\n")]
     parts.append(
         Text(
             f"A shot takes {shot_seconds * 1e6:.1f} us (repetition delay and circuit), a job 2 s more. An estimate, by "
@@ -89,6 +89,13 @@ def show_estimate(what: str, estimates: Sequence[tuple[Estimate, Share]], shot_s
         )
     )
     emit(*parts)
+
+
+def _of_mitigation(found: Estimate) -> str:
+    if found.mitigation is None:
+        return ""
+    by = ", ".join(f"{number:.3g} at {purpose}" for purpose, number in found.overhead.items())
+    return f"With mitigation {found.mitigation}; circuits for each unmitigated one: {by or 'none'}.\n"
 
 
 def duration(seconds: float) -> str:

@@ -174,6 +174,10 @@ def tell(name: str, configs: list[RunConfig], *, as_json: bool) -> None:
     target, circuit = compiled_for(configs[0])
     found = [expected(run, circuit, target) for run in configs]
     shares = [share_of(one, target) for one in found]
+    for one, run in zip(found, configs, strict=True):
+        if run.mitigation is not None and max(one.overhead.values(), default=0.0) > run.mitigation.budget:
+            _say("Mitigation", f"past the budget of {run.mitigation.budget:g} circuits for each: it would be refused.")
+            break
     runtime = configs[0].runtime
     assert runtime is not None  # or nothing could be estimated
     shot_seconds = circuit_seconds(circuit, target, runtime.options(found[0].shots))
