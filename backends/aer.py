@@ -20,6 +20,7 @@ from backends.protocol import FloatArray, Request, Result
 from backends.target import Target
 from circuits.errors import QrunError, UsageError
 from circuits.types import CompiledCircuit
+from circuits.waiting import without_idle_delays
 
 IntArray = npt.NDArray[np.int64]
 
@@ -97,7 +98,7 @@ class AerExecutor:
             options["seed_simulator"] = seed
         runs: list[tuple[QuantumCircuit, dict[Any, list[float]]]] = []
         for request in requests:
-            circuit, binding = _measured(request.circuit, exact), _bindings(request)
+            circuit, binding = _measured(without_idle_delays(request.circuit), exact), _bindings(request)
             # Aer runs a circuit once per bound value, and one without free parameters once.
             runs += [(circuit, binding)] if binding else [(circuit, {})] * len(request.inputs)
         result = (

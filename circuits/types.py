@@ -30,6 +30,9 @@ class CompiledCircuit:
     `physical_qubits[w]` (ascending). `initial_layout[v]` and `final_layout[v]` are the wires that virtual qubit v
     starts from and ends on (they differ where the router put SWAPs); observables are given on virtual qubits and laid
     out through `final_layout`. k may exceed the number of virtual qubits where routing went through others.
+
+    `idle_delays` says that the circuit's delays write down waiting that is there without them, as where dynamical
+    decoupling fills it with pulses: they count where idle noise does (`circuits.waiting`).
     """
 
     ansatz: Ansatz
@@ -42,6 +45,7 @@ class CompiledCircuit:
     depth: int
     two_qubit_gates: int
     gate_counts: dict[str, int]
+    idle_delays: bool = False
 
     @property
     def num_qubits(self) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cirq
 from mitiq.ddd import insert_ddd_sequences, rules
@@ -108,7 +108,8 @@ class Ddd:
                 continue
             else:
                 result.append(instruction.operation, wires)
-        return with_circuit(compiled, result)
+        # Delays of its own count on every engine; these are the waiting that was there before.
+        return replace(with_circuit(compiled, result), idle_delays=not waits)
 
     def _write(self, circuit: QuantumCircuit, window: _Window, pulse: float, unit: str) -> None:
         """Pulses and delays in a window; in all they take as long as it is."""
@@ -148,25 +149,30 @@ def windows(scheduled: QuantumCircuit) -> list[_Window]:
 
 
 def insert(found: list[_Window], rule: Callable[[int], cirq.Circuit]) -> None:
-    """Let Mitiq put a rule's pulses into windows: each is a qubit, each slice a moment, and what is beyond is busy."""
-    longest = max((window.slices for window in found), default=0)
-    if longest < 2:
+    """Let Mitiq put a rule's pulses into windows: each is a qubit, each slice a moment, and what is beyond is busy.
+
+    Windows of as many slices are filled alike, so that one of them is shown to Mitiq.
+    """
+    lengths = sorted({window.slices for window in found if window.slices > 1})
+    if not lengths:
         return
-    lines = cirq.LineQubit.range(len(found))
+    lines = dict(zip(lengths, cirq.LineQubit.range(len(lengths)), strict=True))
     busy = Token(-1, 1)
-    rows = list(zip(found, lines, strict=True))
     moments = [
-        cirq.Moment((cirq.I if moment < window.slices else busy).on(line) for window, line in rows)
-        for moment in range(longest)
+        cirq.Moment((cirq.I if moment < slices else busy).on(line) for slices, line in lines.items())
+        for moment in range(lengths[-1])
     ]
     filled = insert_ddd_sequences(cirq.Circuit(moments), rule)
-    for window, line in rows:
-        gates = [filled.operation_at(line, moment) for moment in range(window.slices)]
-        window.pulses = tuple(
+    pulses = {}
+    for slices, line in lines.items():
+        gates = [filled.operation_at(line, moment) for moment in range(slices)]
+        pulses[slices] = tuple(
             (number, _PULSES[operation.gate])
             for number, operation in enumerate(gates)
             if operation is not None and operation.gate in _PULSES
         )
+    for window in found:
+        window.pulses = pulses.get(window.slices, ())
 
 
 def _pulse_lengths(compiled: CompiledCircuit, target: QiskitTarget, pulse: str) -> dict[int, float]:

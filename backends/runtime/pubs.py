@@ -25,6 +25,7 @@ from backends.runtime.types import JobLimits, RuntimeOptions
 from backends.target import Target
 from circuits.errors import QrunError, UsageError
 from circuits.types import CompiledCircuit
+from circuits.waiting import without_idle_delays
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,16 @@ def parts(
 ) -> list[Part]:
     """The jobs of a call. Locally each runs on one cut of the device, so that requests on other qubits go in another.
 
+    Locally nothing waits either, so that delays that stand for idle time are left out (`circuits.waiting`).
+
     Raises:
         UsageError: More shots than the service takes in a job.
     """
     if options.shots > limits.executions:
         raise UsageError(f"{options.shots} shots are more than a job may have ({limits.executions}).", "Take fewer.")
+    if local:
+        plain = {id(request.circuit): without_idle_delays(request.circuit) for request in requests}
+        requests = [replace(request, circuit=plain[id(request.circuit)]) for request in requests]
     devices: dict[tuple[int, ...], list[int]] = {}
     for position, request in enumerate(requests):
         if len(request.inputs):

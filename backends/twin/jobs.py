@@ -24,6 +24,7 @@ from backends.twin.program import Program
 from backends.twin.schedule import with_delays
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
+from circuits.waiting import without_idle_delays
 
 _CIRCUITS, _JOBS = 2**28, 2**29
 """Bytes of programs, and of programs with observables, that are kept: some hundreds of circuits on ten qubits."""
@@ -110,7 +111,10 @@ class Jobs:
             return known[1]
         backend = self._target.backend
         whole = None if backend is None else backend.target
-        scheduled = with_delays(circuit, whole) if self._idle_noise and whole is not None else circuit
+        if self._idle_noise and whole is not None:
+            scheduled = with_delays(circuit, whole)
+        else:
+            scheduled = without_idle_delays(circuit)
         channels = self._channels.get(circuit.physical_qubits)
         if channels is None:
             channels = self._channels[circuit.physical_qubits] = Channels(whole, circuit.physical_qubits)
