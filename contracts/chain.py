@@ -1,46 +1,53 @@
-"""One Ethereum chain, embedded in a file or behind a JSON-RPC URL: read it, sign and send, wait until it is mined."""
+"""One Ethereum chain, embedded in a file or behind a JSON-RPC URL: read it, sign and send, wait until it is mined.
+
+How a transaction gets to a node and stays there is told in contracts/sending.py, how a node is asked in provider.py.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from contracts.errors import ContractRevert, LedgerError, LedgerUnreachable
+from contracts.errors import LedgerError, LedgerUnreachable
+from contracts.outgoing import SendPolicy, as_receipt
 from contracts.records import Receipt
 from contracts.rpc_errors import redact, translated
+from contracts.sending import Sender
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
 
-__all__ = ["Chain", "connect", "redact"]
+__all__ = ["Chain", "SendPolicy", "connect", "redact"]
 
 NOBODY = "0x0000000000000000000000000000000000000000"
-CONNECT_SECONDS = 3.0
-ANSWER_SECONDS = 30.0
-PROBE_SECONDS = 4.5
-"""How long a node may take to answer at all; a name that does not resolve included."""
-MINED_SECONDS = 300.0
-"""How long a transaction may wait to be mined."""
 RUN_GAS = 10_000_000
 """Gas that an account is funded for where the caller does not say."""
 LOG_BLOCKS = 5_000
 """Blocks asked for in one search of the log; halved where a node refuses."""
 TRANSFER_GAS = 21_000
 """What a transfer of money uses."""
+CALL_FIELDS = ("to", "data", "gas", "value")
+"""Of a transaction, what it does; the rest is who pays how much for it."""
 
 
-def connect(spec: str | Path, funded: Sequence[str] = (), *, clock: Callable[[], float] | None = None) -> Chain:
+def connect(
+    spec: str | Path,
+    funded: Sequence[str] = (),
+    *,
+    clock: Callable[[], float] | None = None,
+    policy: SendPolicy | None = None,
+) -> Chain:
     """Open a chain.
 
     Args:
         spec: The file of an embedded chain (made where there is none), or the http(s) URL of a JSON-RPC node.
         funded: Accounts that the first block of a new embedded chain funds.
         clock: The embedded chain's, in seconds since 1970; the machine's where it is None.
+        policy: How a chain behind a URL is waited for: confirmations, restarts, fees. An embedded one needs none.
 
     Raises:
         LedgerBusy: another process has the file open.
@@ -49,7 +56,7 @@ def connect(spec: str | Path, funded: Sequence[str] = (), *, clock: Callable[[],
     """
     text = str(spec)
     if isinstance(spec, str) and text.lower().startswith(("http://", "https://")):
-        return _connect_url(text)
+        return _connect_url(text, policy or SendPolicy())
     if isinstance(spec, str) and "://" in text:
         raise LedgerError(f"{redact(text)}: a chain is a file or an http(s) URL.", "For example http://127.0.0.1:8545.")
     from contracts.local_chain import open_local
@@ -57,45 +64,16 @@ def connect(spec: str | Path, funded: Sequence[str] = (), *, clock: Callable[[],
     return open_local(Path(spec), funded, clock, where=text)
 
 
-def _connect_url(url: str) -> Chain:
-    import requests
-    from web3 import HTTPProvider, Web3
-    from web3.providers.rpc.utils import ExceptionRetryConfiguration
+def _connect_url(url: str, policy: SendPolicy) -> Chain:
+    from web3 import Web3
 
-    provider = HTTPProvider(
-        url, request_kwargs={"timeout": (CONNECT_SECONDS, PROBE_SECONDS)}, exception_retry_configuration=None
-    )
-    # A contract must not make its readers fetch URLs (EIP-3668).
-    provider.global_ccip_read_enabled = False
-    w3 = Web3(provider)
+    from contracts.provider import NodeProvider, first_answer
+
+    provider = NodeProvider(url)
     with translated(url):
-        chain_id = _within(PROBE_SECONDS, lambda: int(w3.eth.chain_id))
-    provider._request_kwargs["timeout"] = (CONNECT_SECONDS, ANSWER_SECONDS)
-    # Reads are asked again after a hiccup; so is sending, for the same signed bytes are the same transaction.
-    provider.exception_retry_configuration = ExceptionRetryConfiguration(
-        errors=(requests.ConnectionError, requests.Timeout), retries=4, backoff_factor=0.2
-    )
-    return Chain(w3, kind="json-rpc", where=url, chain_id=chain_id)
-
-
-def _within(seconds: float, work: Callable[[], int]) -> int:
-    """Give up waiting after `seconds`: resolving a name knows no time limit of its own."""
-    outcome: list[int | BaseException] = []
-
-    def attempt() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+        chain_id = first_answer(provider, "eth_chainId")
+    provider.patience = policy.unreachable_seconds
+    return Chain(Web3(provider), kind="json-rpc", where=url, chain_id=chain_id, policy=policy)
 
 
 class Chain:
@@ -106,6 +84,7 @@ class Chain:
         where: File or URL; a URL may hold a key, so that it is shown only through `redact`.
         chain_id: EIP-155 id.
         gas_used: Gas of all transactions sent through this object.
+        sender: How transactions get to a node; what it had to replace or send again.
     """
 
     def __init__(
@@ -115,12 +94,14 @@ class Chain:
         kind: Literal["embedded", "json-rpc"],
         where: str,
         chain_id: int,
+        policy: SendPolicy | None = None,
     ) -> None:
         self.w3 = w3
         self.kind = kind
         self.chain_id = chain_id
         self.gas_used = 0
         self.where = where
+        self.sender = Sender(self, policy or SendPolicy())
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +126,16 @@ class Chain:
         """Number of the last block."""
         with translated(self.where):
             return int(self.w3.eth.block_number)
+
+    def block_hash(self, number: int) -> bytes:
+        """The hash of a block, empty where there is none of this number."""
+        from web3.exceptions import BlockNotFound
+
+        with translated(self.where):
+            try:
+                return bytes(self.w3.eth.get_block(number)["hash"])
+            except BlockNotFound:
+                return b""
 
     def code(self, address: str) -> bytes:
         """The code at an address, empty where there is no contract."""
@@ -197,7 +188,7 @@ class Chain:
     def receipt(self, tx: str) -> Receipt | None:
         """What became of a transaction; None where it is not mined."""
         mined = self._receipt(tx)
-        return None if mined is None else _as_receipt(mined)
+        return None if mined is None else as_receipt(mined)
 
     def _receipt(self, tx: str) -> Mapping[str, Any] | None:
         from web3.exceptions import TransactionNotFound
@@ -223,9 +214,11 @@ class Chain:
 
         Raises:
             ContractRevert: the contract refused.
+            AccountInUse: another process sent with the account.
             LedgerUnreachable: the node does not answer.
             LedgerError: not mined in time, or no money.
         """
+        self.recheck()
         self.wait_for_pending(account.address)
         # A ContractFunction has contract_abi, a ContractConstructor abi.
         abi = getattr(call, "contract_abi", None) or call.abi
@@ -257,13 +250,14 @@ class Chain:
         """Ask `ready` again and again until it gives something, and give that.
 
         Raises:
-            LedgerError: it took longer than MINED_SECONDS.
+            LedgerError: it took longer than the policy's mined_seconds.
         """
-        end = time.monotonic() + MINED_SECONDS
+        most = self.sender.policy.mined_seconds
+        end = time.monotonic() + most
         pause = 0.01
         while (value := ready()) is None:
             if time.monotonic() > end:
-                raise LedgerError(f"{what} is not on the chain after {MINED_SECONDS:.0f} s.", "Resume the run later.")
+                raise LedgerError(f"{what} is not on the chain after {most:.0f} s.", "Resume the run later.")
             time.sleep(pause)
             pause = min(2.0, pause * 1.5)
         return value
@@ -279,32 +273,28 @@ class Chain:
         # Twice the base fee: it may rise by an eighth a block.
         return {"maxFeePerGas": 2 * int(base) + tip, "maxPriorityFeePerGas": tip}
 
+    def recheck(self) -> list[str]:
+        """See that what was mined in the last blocks is still there, and bring back what a reorganisation took.
+
+        Who sends need not call it: `send` does. Who only reads for a while may.
+
+        Returns:
+            Hashes of the transactions that were taken back, and are on the chain again.
+
+        Raises:
+            AccountInUse: another transaction has taken the place of one of them.
+            LedgerError: one cannot be brought back.
+        """
+        return self.sender.recheck()
+
     def _transact(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
-        transaction = {**fields, **self.fees(), "nonce": self.nonce(account.address), "chainId": self.chain_id}
-        signed = account.sign_transaction(transaction)
-        receipt = self._deliver(bytes(signed.raw_transaction), _hex(signed.hash), transaction, account.address, abi)
+        receipt = self._deliver(account, fields, abi)
         self.gas_used += receipt.gas_used
         return receipt
 
-    def _deliver(
-        self, raw: bytes, tx: str, transaction: Mapping[str, Any], sender: str, abi: Sequence[Mapping[str, Any]]
-    ) -> Receipt:
-        """Send what is signed, and wait until it is mined."""
-        try:
-            with translated(self.where, abi):
-                self.w3.eth.send_raw_transaction(raw)
-        except LedgerError as error:
-            # The answer to an attempt may get lost, and the transaction be there all the same.
-            if isinstance(error, ContractRevert) or (not _says_known(error.message) and self.receipt(tx) is None):
-                raise
-        mined = self.wait_until(lambda: self._receipt(tx), f"transaction {tx}")
-        receipt = _as_receipt(mined)
-        if mined["status"] != 1:
-            again = {k: transaction[k] for k in ("to", "data", "gas", "value") if k in transaction} | {"from": sender}
-            with translated(self.where, abi):
-                self.w3.eth.call(again, receipt.block - 1)
-            raise ContractRevert("Reverted", {"tx": tx})
-        return receipt
+    def _deliver(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
+        """Number, sign and send, and wait until it is mined."""
+        return self.sender.deliver(account, fields, abi)
 
     # -- money ------------------------------------------------------------------------------------------------------
 
@@ -316,23 +306,14 @@ class Chain:
 
     def transfer(self, account: LocalAccount, to: str, wei: int) -> Receipt:
         """Send money, and wait until it is there."""
-        self.wait_for_pending(account.address)
+        self.recheck()
         return self._transact(account, {"to": to, "value": wei, "gas": TRANSFER_GAS}, ())
 
     def transfer_from_node(self, sender: str, to: str, wei: int) -> Receipt:
         """Send money from an account that the node signs for, and wait until it is there."""
-        with translated(self.where):
-            tx = _hex(self.w3.eth.send_transaction({"from": sender, "to": to, "value": wei}))
-        return _as_receipt(self.wait_until(lambda: self._receipt(tx), f"transaction {tx}"))
+        from contracts.node_account import transfer_from_node
 
-
-def _says_known(message: str) -> bool:
-    text = message.lower()
-    return any(words in text for words in ("already known", "already imported", "known transaction"))
-
-
-def _as_receipt(mined: Mapping[str, Any]) -> Receipt:
-    return Receipt(tx=_hex(mined["transactionHash"]), block=int(mined["blockNumber"]), gas_used=int(mined["gasUsed"]))
+        return transfer_from_node(self, sender, to, wei)
 
 
 def _hex(value: Any) -> str:

@@ -30,6 +30,10 @@ class LedgerBusy(LedgerError):
     """The embedded chain has one writer, and another process holds it."""
 
 
+class AccountInUse(LedgerError):
+    """Two processes send with one key: the number (nonce) of a transaction was taken by another one."""
+
+
 class ContractRevert(LedgerError):
     """The contract refused a transaction; `name` is its custom error, `args_` the error's arguments by name."""
 

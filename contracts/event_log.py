@@ -23,18 +23,26 @@ class Entry:
 OVERLAP = 16
 """Blocks that are read again each time behind a URL: one server may lag behind the head that another told."""
 
+Place = tuple[int, int]
+"""Block, place among the block's logs."""
+
 Key = tuple[str, int, int]
 """Event, round (0 where it has none), node (0 where it has none)."""
 
 
 class EventLog:
-    """The events of one contract, found by what they are about. Grows by what the chain has new."""
+    """The events of one contract, found by what they are about. Grows by what the chain has new.
+
+    What a reorganisation takes back is forgotten: an event that is not there again when its blocks are read again,
+    though its block is another one now, and with it all others whose block is gone.
+    """
 
     def __init__(self, chain: Chain, contract: Any, opened_at: int) -> None:
         self._chain = chain
         self._contract = contract
         self._opened_at = self._next = opened_at
-        self._entries: dict[tuple[int, int], Entry] = {}
+        self._entries: dict[Place, Entry] = {}
+        self._blocks: dict[int, bytes] = {}  # of the blocks with events: their hashes, as they were read
         self._last: dict[Key, Entry] = {}
         self._gas: dict[str, int] = {}
         self._events = {}
@@ -46,7 +54,11 @@ class EventLog:
         head = self._chain.head_number()
         again = 0 if self._chain.kind == "embedded" else OVERLAP
         first = max(self._opened_at, self._next - again)
-        for log in self._chain.logs(self._contract.address, first, head):
+        logs = self._chain.logs(self._contract.address, first, head)
+        gone = self._forget_what_is_gone(logs, first, head)
+        if gone < first:
+            logs = self._chain.logs(self._contract.address, gone, head)
+        for log in logs:
             event = self._events.get(bytes(log["topics"][0]))
             if event is None:
                 continue
@@ -59,8 +71,30 @@ class EventLog:
                 index=int(log["logIndex"]),
             )
             self._entries[(entry.block, entry.index)] = entry
-            self._last[(entry.name, int(args.get("round", 0)), int(args.get("node", 0)))] = entry
+            self._blocks[entry.block] = bytes(log["blockHash"])
+            self._last[_key(entry)] = entry
         self._next = max(self._next, head + 1)
+
+    def _forget_what_is_gone(self, logs: list[Any], first: int, head: int) -> int:
+        """Forget the events of blocks that are no more; the first of those blocks, or `first`."""
+        there = {int(log["blockNumber"]): bytes(log["blockHash"]) for log in logs}
+        again = [block for block in self._blocks if first <= block <= head]
+        if all(there.get(block) == self._blocks[block] for block in again):
+            return first
+        # A server that lags behind gives fewer events too, of the same blocks: those are kept.
+        gone = set()
+        for block in sorted(self._blocks, reverse=True):
+            if self._chain.block_hash(block) != self._blocks[block]:
+                gone.add(block)
+            elif block < first:
+                break  # the blocks below are those that it names
+        if not gone:
+            return first
+        for block in gone:
+            del self._blocks[block]
+        self._entries = {place: entry for place, entry in sorted(self._entries.items()) if place[0] not in gone}
+        self._last = {_key(entry): entry for entry in self._entries.values()}
+        return min(first, *gone)
 
     def find(self, name: str, *, round_: int = 0, node: int = 0) -> Entry | None:
         """The event (the last one, where it may happen again), or None where it has not happened."""
@@ -90,3 +124,7 @@ class EventLog:
     def note_gas(self, tx: str, gas: int) -> None:
         """Remember what a transaction used, so that it need not be asked for."""
         self._gas[tx] = gas
+
+
+def _key(entry: Entry) -> Key:
+    return (entry.name, int(entry.args.get("round", 0)), int(entry.args.get("node", 0)))

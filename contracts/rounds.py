@@ -264,6 +264,11 @@ class FederatedRounds(TaskLog):
     ) -> Receipt:
         """Send `call` unless its event is there; what is there must have the same content."""
         earlier = done()
+        if earlier is not None and self.chain.receipt(earlier.tx) is None:
+            # A reorganisation took it back: what this process sent is sent again, and the log read anew.
+            self.chain.recheck()
+            self._log.refresh()
+            earlier = done()
         if earlier is None:
             try:
                 receipt = self.chain.send(account, call, value=value)

@@ -17,7 +17,7 @@ import pytest
 from eth_account import Account
 
 from contracts.build import load_artefact
-from contracts.chain import connect, redact
+from contracts.chain import SendPolicy, connect, redact
 from contracts.errors import ContractRevert, LedgerError, LedgerUnreachable
 from contracts.rpc_errors import decode_revert
 from tests.servers import ANVIL_KEY, anvil_node, free_port
@@ -234,6 +234,6 @@ def test_a_transaction_that_fails_when_mined_names_its_error(anvil: str) -> None
 @pytest.mark.server
 def test_a_node_that_goes_away_is_told_soon(tmp_path: Path) -> None:
     with anvil_node(tmp_path) as url:
-        chain = connect(url)
+        chain = connect(url, policy=SendPolicy(unreachable_seconds=1.0))
         assert chain.head_number() == 0
     refused(chain.head_number, "does not answer")
