@@ -79,7 +79,7 @@ def test_a_routed_circuit_there_and_back() -> None:
     )
 
 
-@pytest.mark.parametrize("gate", (*GATES, *PAIRS), ids=lambda gate: gate.name)
+@pytest.mark.parametrize("gate", [*GATES, *PAIRS], ids=lambda gate: gate.name)
 def test_a_token_and_its_inverse_are_nothing(gate: Gate) -> None:
     for wires in ([0, 1], [1, 0]):
         circuit = QuantumCircuit(2)
