@@ -15,7 +15,7 @@ nothing. A target without gate lengths, as the ideal one, has no waiting that is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cirq
@@ -36,19 +36,24 @@ from circuits.types import CompiledCircuit
 RULES = {"xx": rules.xx, "yy": rules.yy, "xyxy": rules.xyxy}
 _PULSES = {cirq.X: X, cirq.Y: Y}
 
+_MOST = 2000
+"""Slices of the longest window that is filled: 0.1 ms, in which a qubit loses its state whatever is done."""
+
+Pulses = tuple[tuple[int, int], ...]
+"""(slice, Pauli) in order."""
+
 
 @dataclass
 class _Window:
     """A time in which a wire waits, between two gates or after the last: its delays' places in the schedule.
 
-    `pulses` are (slice, Pauli), as Mitiq put them.
+    `pulses` are as Mitiq put them.
     """
 
     wire: int
     places: list[int]
     length: float
-    slices: int = 0
-    pulses: tuple[tuple[int, int], ...] = ()
+    pulses: Pulses = ()
 
 
 class Ddd:
@@ -67,6 +72,7 @@ class Ddd:
             raise UsageError(f"unknown ddd rule {rule!r}.", f"Known: {', '.join(RULES)}.")
         self._rule, self._target = RULES[rule], context.target
         self._paulis = NativePaulis(context.target)
+        self._sequences: dict[int, Pulses] = {}
 
     def circuits(self, circuit: CompiledCircuit, batch: int) -> int:
         """As `types.Technique`."""
@@ -87,10 +93,11 @@ class Ddd:
         pulses = _pulse_lengths(compiled, target, self._paulis.pulse)
         scheduled = with_delays(compiled, target).circuit
         found = windows(scheduled)
-        for window in found:
-            # A little more than it is, for lengths in seconds are rounded.
-            window.slices = int(window.length / pulses[window.wire] * (1.0 + 1e-9))
-        insert(found, self._rule)
+        # A little more than it is, for lengths in seconds are rounded.
+        slices = [int(window.length / pulses[window.wire] * (1.0 + 1e-9)) for window in found]
+        self._sequences |= sequences(sorted({n for n in slices if 1 < n <= _MOST} - set(self._sequences)), self._rule)
+        for window, number in zip(found, slices, strict=True):
+            window.pulses = self._sequences.get(number, ())
         filled = [window for window in found if window.pulses]
         if not filled:
             return compiled
@@ -148,31 +155,24 @@ def windows(scheduled: QuantumCircuit) -> list[_Window]:
     return found
 
 
-def insert(found: list[_Window], rule: Callable[[int], cirq.Circuit]) -> None:
-    """Let Mitiq put a rule's pulses into windows: each is a qubit, each slice a moment, and what is beyond is busy.
-
-    Windows of as many slices are filled alike, so that one of them is shown to Mitiq.
-    """
-    lengths = sorted({window.slices for window in found if window.slices > 1})
-    if not lengths:
-        return
+def sequences(lengths: Sequence[int], rule: Callable[[int], cirq.Circuit]) -> dict[int, Pulses]:
+    """What Mitiq puts into windows of so many slices: each is a qubit, each slice a moment; what is beyond is busy."""
     lines = dict(zip(lengths, cirq.LineQubit.range(len(lengths)), strict=True))
     busy = Token(-1, 1)
     moments = [
         cirq.Moment((cirq.I if moment < slices else busy).on(line) for slices, line in lines.items())
-        for moment in range(lengths[-1])
+        for moment in range(max(lengths, default=0))
     ]
     filled = insert_ddd_sequences(cirq.Circuit(moments), rule)
-    pulses = {}
+    found: dict[int, Pulses] = {}
     for slices, line in lines.items():
         gates = [filled.operation_at(line, moment) for moment in range(slices)]
-        pulses[slices] = tuple(
+        found[slices] = tuple(
             (number, _PULSES[operation.gate])
             for number, operation in enumerate(gates)
             if operation is not None and operation.gate in _PULSES
         )
-    for window in found:
-        window.pulses = pulses.get(window.slices, ())
+    return found
 
 
 def _pulse_lengths(compiled: CompiledCircuit, target: QiskitTarget, pulse: str) -> dict[int, float]:

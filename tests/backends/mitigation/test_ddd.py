@@ -16,7 +16,7 @@ from qiskit.quantum_info import Operator, SparsePauliOp
 
 from backends.catalog import get_target
 from backends.engines import make_executor
-from backends.mitigation.ddd import RULES, Ddd, windows
+from backends.mitigation.ddd import RULES, Ddd, sequences, windows
 from backends.mitigation.tokens import with_circuit
 from backends.mitigation.types import Asked, Context, MitigationOptions
 from backends.protocol import Request
@@ -100,6 +100,22 @@ def test_y_is_a_pulse_after_a_virtual_z() -> None:
     circuit = filled("fake_kyiv", hand("fake_kyiv", 2), "yy").circuit
     names = [i.operation.name for i in circuit.data if i.operation.name not in ("ecr", "sx")]
     assert names == ["rz", "x", "rz", "x"]
+
+
+def test_windows_are_filled_as_if_each_were_alone() -> None:
+    found = sequences([2, 5, 9], rules.xyxy)
+    assert found == {2: (), 5: sequences([5], rules.xyxy)[5], 9: ((1, 1), (3, 2), (5, 1), (7, 2))}
+    assert sequences([], rules.xx) == {}
+
+
+def test_a_window_of_an_age_is_left() -> None:
+    asked = request("fake_kyiv", 1, batch=1)
+    circuit = QuantumCircuit(1)
+    circuit.x(0)
+    circuit.delay(10**12, 0)
+    circuit.x(0)
+    made = replace(with_circuit(asked.circuit, circuit), inputs=(), weights=())
+    assert filled("fake_kyiv", replace(asked, circuit=made)) is made
 
 
 @pytest.mark.parametrize(("wait", "rule"), [(1, "xx"), (3, "xyxy"), (0, "xx")])
