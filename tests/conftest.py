@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.servers import anvil, ipfs_daemon
+from tests.servers import anvil, ipfs_daemon, ipfs_node
 
 # No example is timed: a busy machine is no failure. Else as it was: hypothesis has a profile of its own for CI.
 settings.register_profile("qrun", settings(deadline=None))
@@ -19,7 +19,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "QIS
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("QISKIT_PARALLEL", "FALSE")
 
-__all__ = ["anvil", "data_dir", "ipfs_daemon"]
+__all__ = ["anvil", "data_dir", "ipfs_daemon", "ipfs_node"]
 
 
 @pytest.fixture(scope="session")

