@@ -15,8 +15,8 @@ The representations are Mitiq's; Mitiq's `sample_circuit` is not taken, since it
 on 4 qubits. The term without any Pauli, most of the sum, is run once with its exact coefficient, and only the rest is
 sampled, in strata: unbiased like Mitiq's sampling of everything, with a far smaller variance.
 
-What stays: relaxation towards |0> beyond its Pauli channel (twirling does not change that it pulls), idle time, and the
-errors of the pulses that are put in.
+What stays: relaxation pulls towards |0>, which no Pauli channel does (with twirl below, that of the two-qubit gates
+averages out), idle time, and the errors of the pulses that are put in.
 """
 
 from __future__ import annotations
