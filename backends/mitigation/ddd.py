@@ -7,9 +7,9 @@ moment a slice), whose `insert_ddd_sequences` puts the rule's pulses into the sl
 with the waiting between them as explicit delays, so that they stay apart on a device. A window too short for the
 sequence stays as it is, and so does the time before a qubit's first gate, for |0> loses nothing.
 
-What this is for is hardware, where waiting qubits pick up slow, correlated phases. The idle noise of the twin and of
-Aer is Markovian (T1 and T2): no pulses refocus it, so that on a simulator this costs the pulses' errors and gains
-nothing. A target without gate lengths, as the ideal one, has no waiting that is known, and nothing is changed.
+What this is for is hardware, where waiting qubits pick up slow, correlated phases. The idle noise that a simulator has
+here is Markovian (T1 and T2): no pulses refocus it, so that this costs the pulses' errors and gains nothing. A target
+without gate lengths, as the ideal one, has no waiting that is known, and nothing is changed.
 """
 
 from __future__ import annotations
