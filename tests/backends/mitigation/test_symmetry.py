@@ -140,6 +140,22 @@ def test_standard_errors_are_those_of_repetitions() -> None:
         assert (said < (1.2 if stack == ("symmetry",) else 2.0) * seen).all()
 
 
+def test_the_error_from_the_same_shots_is_that_of_the_shots_that_pass() -> None:
+    """For a Pauli string r = N / D has the variance (1 - r^2) / (D shots), as a mean over D shots of them has."""
+    part, shots = Part(asked("ideal").circuit, ()), 1000
+    r, kept = np.array([0.9, -0.5, 1.0]), 0.7
+    value = np.array([[*(r * kept), kept]])
+    squares = np.array([[*(kept - (r * kept) ** 2), kept - kept**2]])
+    error = np.sqrt(squares / shots)
+    same = Ratio((part,), (0, 0, 0), (0.5,), (True,) * 3).spread([value], [error])
+    np.testing.assert_allclose(same, np.sqrt((1 - r**2) / (kept * shots))[None], atol=1e-9)
+    apart = Ratio((part,), (0, 0, 0), (0.5,), (False,) * 3).spread([value], [error])
+    np.testing.assert_allclose(apart, np.sqrt(error[:, :3] ** 2 + (r * error[:, 3:]) ** 2) / kept)
+    # Errors that cannot be those of the same shots are taken as they are.
+    odd = Ratio((part,), (0,), (0.5,), (True,)).spread([np.array([[0.6, 0.7]])], [np.array([[0.001, 0.02]])])
+    assert odd[0, 0] > 0.02
+
+
 def test_the_readings_that_go_with_an_observable() -> None:
     bell = (PauliSymmetry("XX", 1), PauliSymmetry("ZZ", -1))
     assert list(map(str, readable(bell, SparsePauliOp("IZ")))) == ["-ZZ"]
