@@ -155,7 +155,12 @@ class Daemon:
         """
         name = str(parse_cid(cid))
         until = deadline or Deadline(self.patience.file)
-        self._ask(lambda: self._client.pin.add(name), f"pinning {name}", until, self.patience.file)
+        try:
+            self._ask(
+                lambda: self._client.pin.add(name), f"pinning {name}", until, self.patience.file, late_is_ours=False
+            )
+        except Failure:
+            raise self._not_found(f"all of {name}", "while pinning it") from None
         if not self.has_pin(name, until):
             raise ContentError(
                 f"the IPFS daemon {self.address} does not hold the pin of {name}, though it took it.",
@@ -203,13 +208,8 @@ class Daemon:
         try:
             block = self._ask(read, what, deadline, self.patience.block, late_is_ours=False)
         except Failure:
-            # It may wait for others, or be silent itself.
-            self.version(Deadline(self.patience.connect + 2))
-            raise ContentError(
-                f"the IPFS daemon {self.address} did not find block {cid} in time "
-                f"({self.patience.block:g} s for a block, {self.patience.file:g} s for its file).",
-                "Is a node online that has it?",
-            ) from None
+            times = f"({self.patience.block:g} s for a block, {self.patience.file:g} s for its file)"
+            raise self._not_found(what, times) from None
         if not cid.matches(block):
             raise ContentError(f"{what} of the IPFS daemon {self.address} is damaged: it does not hash to its CID.")
         return block
@@ -245,6 +245,17 @@ class Daemon:
         if problem.kind in ("wrong", "status"):
             raise self._no_daemon(problem.reason)
         raise LedgerUnreachable(f"the IPFS daemon {self.address} {problem.reason} ({what}).", START)
+
+    def _not_found(self, what: str, times: str) -> ContentError:
+        """For a question whose time was up: the daemon may wait for others.
+
+        Raises:
+            LedgerUnreachable: it is silent itself.
+        """
+        self.version(Deadline(self.patience.connect + 2))
+        return ContentError(
+            f"the IPFS daemon {self.address} did not find {what} in time {times}.", "Is a node online that has it?"
+        )
 
     def _no_daemon(self, reason: str) -> LedgerError:
         return LedgerUnreachable(

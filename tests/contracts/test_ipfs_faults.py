@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -11,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from contracts.bounded_http import Patience
-from contracts.cid import CHUNK, cid_of
+from contracts.cid import CHUNK, cid_of, parse_cid
+from contracts.dag import links_of
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
 from contracts.gateway import Gateway
 from contracts.ipfs import IpfsStore
@@ -161,6 +165,17 @@ def test_a_daemon_that_forgets_its_pins_is_told(tmp_path: Path, daemon: tuple[Fa
     assert store.push() == 0
 
 
+def test_a_pin_of_what_nobody_has(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    server, stand_in = daemon
+    store = store_at(tmp_path, server.url)
+    server.spoil("silent", "pin/add")
+    with pytest.raises(ContentError, match=rf"did not find all of {CID} in time while pinning it"):
+        store.pin(CID)
+    server.spoil("none")
+    store.pin(CID)
+    assert stand_in.pins == {CID}
+
+
 # -- the daemon away --------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +249,48 @@ def test_a_waiting_file_that_was_lost_here_is_said_and_stops_no_other(
         store.push()
     assert store.put(b"lost" * 9) == lost
     assert store.push() == 0
+
+
+_PUTS = """
+import sys
+from pathlib import Path
+from contracts.bounded_http import Patience
+from contracts.ipfs import IpfsStore
+from contracts.store import BlockStore
+import random
+store = IpfsStore(sys.argv[1], BlockStore(Path(sys.argv[2])), away_ok=True, patience=Patience(tries=1, pause=0.01))
+for number in range(10**6):
+    print(store.put(random.randbytes(random.choice((50, 300_000)))), flush=True)
+"""
+
+
+def test_a_process_that_is_killed_at_any_moment_loses_nothing(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
+    """kill -9 while files are put, by a daemon that fails now and then: what was acknowledged is pinned after a push,
+    and so is whatever else is whole here."""
+    server, stand_in = daemon
+    acknowledged: list[str] = []
+    for turn in range(4):
+        command = [sys.executable, "-c", _PUTS, server.url, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for wanted in range(3 + turn):
+                acknowledged.append(process.stdout.readline().strip())
+                server.spoil("cut" if wanted % 2 else "none", "add")
+            time.sleep(random.uniform(0, 0.05))
+            process.kill()
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+    server.spoil("none")
+    store = store_at(tmp_path, server.url)
+    store.push()
+    assert store.waiting == ()
+    assert set(acknowledged) <= stand_in.pins
+    local = BlockStore(tmp_path)
+    links = {str(link) for p in tmp_path.glob("??/bafybei*") for link in links_of(parse_cid(p.name), p.read_bytes())}
+    roots = {path.name for path in tmp_path.glob("??/baf*")} - links
+    halves = {cid for cid in roots if (tmp_path / "outbox" / f"{cid}.begun").exists()}
+    assert not halves, "a file that is whole is no longer only begun"
+    whole = {cid for cid in roots if local.has(cid) and len(local.get(cid, max_bytes=1 << 20)) in (50, 300_000)}
+    assert whole <= stand_in.pins
 
 
 @pytest.mark.parametrize("what", ["link", "file", "noise"])
