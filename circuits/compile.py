@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import chain, islice
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 from qiskit.providers import BackendV2
-from qiskit.transpiler import InstructionProperties, Target, TranspilerError, generate_preset_pass_manager
+from qiskit.transpiler import TranspilerError, generate_preset_pass_manager
 
+from circuits.depth import push_rotations, shallowest, sum_rotations, too_deep
 from circuits.errors import QrunError, UsageError
-from circuits.targets import copy_target
+from circuits.parts import Part as _Part
+from circuits.parts import first_uncalibrated, usable_part
 from circuits.types import Ansatz, CompiledCircuit
 
 ATTEMPTS = 4
 """How many transpiler seeds are tried on the device, and where routing spreads out, again on a part of it."""
 
 
+_ROUNDS = 3
+"""Rounds of tries for each other number of repetitions."""
+
+_FURTHER = ((3, 0), (1, 0), (3, 1), (2, 0), (3, 2), (1, 1))
+"""Where a depth is asked for: (optimisation level, which seeds) of further rounds, each with `_candidates`."""
+
+
 def compile_ansatz(
-    ansatz: Ansatz, backend: BackendV2 | None, *, seed: int, optimization_level: int = 3
+    ansatz: Ansatz,
+    backend: BackendV2 | None,
+    *,
+    seed: int,
+    optimization_level: int = 3,
+    max_depth: int | None = None,
 ) -> CompiledCircuit:
     """Compile an ansatz to a device, renumbered onto the qubits in use.
 
@@ -35,11 +49,32 @@ def compile_ansatz(
         backend: The device, or None for an ideal one: all-to-all, any gate, nothing compiled.
         seed: Fixes layout and routing: the same seed gives the same circuit.
         optimization_level: 0 to 3, as in qiskit's preset pass managers.
+        max_depth: Depth that the circuit may have, every gate counted; None for any. Where the circuit is deeper,
+            rotations are summed up (`circuits.depth`), and further seeds, layouts and levels tried until it holds.
 
     Raises:
-        UsageError: More qubits than the device has, or an unknown optimisation level.
-        QrunError: The device has no layout for the circuit whose gates are all calibrated.
+        UsageError: More qubits than the device has, an unknown optimisation level, or no depth.
+        QrunError: The device has no layout for the circuit whose gates are all calibrated, or none within `max_depth`:
+            says which depth there is, and what would hold the limit.
     """
+    if max_depth is not None and (isinstance(max_depth, bool) or not isinstance(max_depth, int) or max_depth < 1):
+        raise UsageError(f"max_depth must be a whole number, 1 or more, not {max_depth!r}.")
+    compiled = _compile(ansatz, backend, seed, optimization_level)
+    if max_depth is None or compiled.depth <= max_depth:
+        return compiled
+    found, least = _within(compiled, backend, seed, max_depth)
+    if found is not None:
+        return found
+    raise too_deep(
+        least,
+        "the ideal target" if backend is None else backend.name,
+        max_depth,
+        _fewer(ansatz, backend, seed, max_depth),
+    )
+
+
+def _compile(ansatz: Ansatz, backend: BackendV2 | None, seed: int, optimization_level: int) -> CompiledCircuit:
+    """`compile_ansatz` without a limit."""
     if optimization_level not in (0, 1, 2, 3):
         raise UsageError(f"optimization_level must be 0, 1, 2 or 3, not {optimization_level!r}.")
     if backend is None:
@@ -52,11 +87,11 @@ def compile_ansatz(
             f"the circuit needs {needed} qubits, and {backend.name} has {available}.",
             "Choose fewer qubits or a larger device (`qrun backends list`).",
         )
-    device = _usable_part(backend.target)
+    device = usable_part(backend.target)
     why, best = f"its largest connected part has {len(device.qubits)}", None
     fits = needed <= len(device.qubits)
     for part, isa in _candidates(ansatz.circuit, device, seed, optimization_level) if fits else ():
-        problem = isa if isinstance(isa, str) else _first_uncalibrated(isa, part, backend.target)
+        problem = isa if isinstance(isa, str) else first_uncalibrated(isa, part, backend.target)
         if problem is not None:
             why = problem
             continue
@@ -73,17 +108,61 @@ def compile_ansatz(
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A connected part of a device: its Target, renumbered, and which physical qubits its qubits are."""
+def _within(
+    compiled: CompiledCircuit, backend: BackendV2 | None, seed: int, max_depth: int
+) -> tuple[CompiledCircuit | None, CompiledCircuit]:
+    """A circuit within the depth, None where there is none, and the shallowest one that was found."""
+    least = compiled
+    for tries in _tries(compiled, backend, seed):
+        least = min(least, *tries, key=lambda one: one.depth)
+        found = shallowest(tries, max_depth)
+        if found is not None:
+            return found, least
+    return None, least
 
-    target: Target
-    qubits: tuple[int, ...]
 
-    def cut(self, qubits: Iterable[int]) -> _Part:
-        """The part that consists of some of its qubits."""
-        kept = sorted(qubits)
-        return _Part(copy_target(self.target, qubits=kept), tuple(self.qubits[qubit] for qubit in kept))
+def _tries(compiled: CompiledCircuit, backend: BackendV2 | None, seed: int) -> Iterator[list[CompiledCircuit]]:
+    """Shallower forms of a circuit, then of others for the same ansatz: round by round, the quickest first."""
+    yield _shallower(compiled)
+    if backend is None:
+        return
+    ansatz, device = compiled.ansatz, usable_part(backend.target)
+    summed = sum_rotations(ansatz.circuit)
+    for level, number in _FURTHER:
+        tries: list[CompiledCircuit] = []
+        for part, isa in _candidates(summed, device, seed + ATTEMPTS * number, level):
+            if not isinstance(isa, str) and first_uncalibrated(isa, part, backend.target) is None:
+                tries += _shallower(_renumber(ansatz, isa, part))
+        if tries:
+            yield tries
+
+
+def _shallower(compiled: CompiledCircuit) -> list[CompiledCircuit]:
+    """A circuit, with its rotations summed up, and with those led forward: sometimes the one is less deep."""
+    layout = compiled.physical_qubits, compiled.initial_layout, compiled.final_layout
+    forms = (
+        compiled.circuit,
+        sum_rotations(compiled.circuit),
+        sum_rotations(push_rotations(compiled.circuit, compiled.inputs)),
+    )
+    return [_describe(compiled.ansatz, circuit, *layout) for circuit in forms]
+
+
+def _fewer(ansatz: Ansatz, backend: BackendV2 | None, seed: int, max_depth: int) -> tuple[int, int] | None:
+    """The largest number of repetitions, with its depth, that is found to hold the limit soon; None where none is."""
+    if ansatz.with_reps is None or ansatz.reps is None:
+        return None
+    best, low, high = None, 1, ansatz.reps - 1
+    while low <= high:
+        reps = (low + high) // 2
+        compiled = _compile(ansatz.with_reps(reps), backend, seed, 3)
+        rounds = chain([[compiled]], islice(_tries(compiled, backend, seed), _ROUNDS))
+        found = next((one for tries in rounds if (one := shallowest(tries, max_depth)) is not None), None)
+        if found is not None:
+            best, low = (reps, found.depth), reps + 1
+        else:
+            high = reps - 1
+    return best
 
 
 def _candidates(
@@ -116,87 +195,6 @@ def _candidates(
 
 def _cost(compiled: CompiledCircuit) -> tuple[int, int]:
     return len(compiled.physical_qubits), compiled.two_qubit_gates
-
-
-def _is_broken(operation: object, properties: InstructionProperties | None) -> bool:
-    """An error of 1.0 is how a calibration marks a gate that does not work at present."""
-    if not isinstance(operation, Gate):
-        return False
-    return properties is None or properties.error is None or properties.error >= 1.0
-
-
-def _usable_part(target: Target) -> _Part:
-    """The largest connected part of a device without broken gates, and without qubits that have a broken gate alone.
-
-    A target in several parts is cut to one, since qiskit's layout can fail on the others. Where some pairs have one
-    entangling gate and some another (fake_cairo), qiskit cannot orient them, and the part is that of one gate.
-    """
-    broken: set[tuple[str, tuple[int, ...]]] = set()
-    pairs: dict[str, set[tuple[int, ...]]] = {}
-    everywhere = False
-    for name in target.operation_names:
-        operation, entries = target.operation_from_name(name), target[name]
-        if entries is None or None in entries:
-            everywhere = everywhere or (isinstance(operation, Gate) and operation.num_qubits == 2)
-            continue
-        for where, properties in entries.items():
-            if _is_broken(operation, properties):
-                broken.add((name, where))
-            elif len(where) == 2:
-                pairs.setdefault(name, set()).add((min(where), max(where)))
-    dead = {where[0] for _, where in broken if len(where) == 1}
-    alive = [qubit for qubit in range(target.num_qubits) if qubit not in dead]
-    union = set[tuple[int, ...]]().union(*pairs.values())
-    usable = set(pairs)
-    largest = alive if everywhere else _largest_component(alive, union)
-    if pairs and not everywhere and union not in pairs.values():
-        parts = {name: _largest_component(alive, pairs[name]) for name in sorted(pairs)}
-        best = max(parts, key=lambda name: len(parts[name]))
-        usable, largest = {best}, parts[best]
-    if not broken and usable == set(pairs) and len(largest) == target.num_qubits:
-        return _Part(target, tuple(largest))
-    dropped = set(pairs) - usable
-    part = copy_target(
-        target, qubits=largest, keep=lambda name, where, _: name not in dropped and (name, where) not in broken
-    )
-    return _Part(part, tuple(largest))
-
-
-def _largest_component(qubits: Sequence[int], pairs: Iterable[tuple[int, ...]]) -> list[int]:
-    """Ascending; of several as large, the one with the lowest qubit."""
-    neighbours: dict[int, set[int]] = {qubit: set() for qubit in qubits}
-    for a, b in pairs:
-        if a in neighbours and b in neighbours:
-            neighbours[a].add(b)
-            neighbours[b].add(a)
-    largest: list[int] = []
-    unseen = dict.fromkeys(qubits)
-    while unseen:
-        queue, component = [next(iter(unseen))], set[int]()
-        while queue:
-            qubit = queue.pop()
-            if qubit not in component:
-                component.add(qubit)
-                unseen.pop(qubit)
-                queue.extend(neighbours[qubit] - component)
-        if len(component) > len(largest):
-            largest = sorted(component)
-    return largest
-
-
-def _first_uncalibrated(isa: QuantumCircuit, part: _Part, target: Target) -> str | None:
-    """Name the first gate that the device's calibration does not cover, None where all are good."""
-    for instruction in isa.data:
-        if not isinstance(instruction.operation, Gate):
-            continue
-        name = instruction.operation.name
-        where = tuple(part.qubits[isa.find_bit(qubit).index] for qubit in instruction.qubits)
-        entries = target[name] if name in target.operation_names else {}
-        if entries is None or None in entries:
-            continue
-        if where not in entries or _is_broken(instruction.operation, entries[where]):
-            return f"{name} on qubits {', '.join(map(str, where))} has no usable calibration"
-    return None
 
 
 def _renumber(ansatz: Ansatz, isa: QuantumCircuit, part: _Part) -> CompiledCircuit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
@@ -63,6 +64,8 @@ def generator(
         circuit=circuit,
         inputs=tuple(inputs),
         weights=tuple(layers.parameters),
+        reps=reps,
+        with_reps=partial(generator, qubits, entanglement=entanglement, rotation_blocks=tuple(rotation_blocks)),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -13,13 +14,16 @@ class Ansatz:
     """A parametrised circuit on `circuit.num_qubits` virtual qubits, without measurements.
 
     `inputs` are bound per sample (the latent z), `weights` per step; together they are all parameters of `circuit`,
-    and their order is the order of the columns of every array that goes with it.
+    and their order is the order of the columns of every array that goes with it. Where it is made of repetitions,
+    `reps` is their number, and `with_reps` makes the same ansatz with another one.
     """
 
     name: str
     circuit: QuantumCircuit
     inputs: tuple[Parameter, ...]
     weights: tuple[Parameter, ...]
+    reps: int | None = None
+    with_reps: Callable[[int], Ansatz] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
