@@ -123,7 +123,7 @@ def too_deep(least: CompiledCircuit, where: str, max_depth: int, fewer: tuple[in
     reps, qubits = least.ansatz.reps, least.num_qubits
     hints = []
     if fewer is not None:
-        hints.append(f"Take {fewer[0]} reps, which need {fewer[1]}")
+        hints.append(f"Take --reps {fewer[0]}, which needs {fewer[1]}")
     elif reps:
         hints.append("Not even a single repetition holds it" if reps > 1 else "One repetition is the least")
     if reps and least.two_qubit_gates > reps * (qubits - 1) and qubits > 2:

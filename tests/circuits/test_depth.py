@@ -139,7 +139,7 @@ def test_a_limit_that_nothing_holds_names_the_least_depth_and_the_reps_that_do()
         compile_ansatz(generator(3, 4), backend, seed=0, max_depth=20)
     message = str(caught.value)
     least = int(re.search(r"has depth (\d+),", message).group(1))
-    reps, needs = map(int, re.search(r"Take (\d+) reps, which need (\d+)\.", message).groups())
+    reps, needs = map(int, re.search(r"Take --reps (\d+), which needs (\d+)\.", message).groups())
     assert 20 < least < compile_ansatz(generator(3, 4), backend, seed=0).depth
     assert f"Or allow --max-depth {least}." in message
     assert "more than 20" in message
