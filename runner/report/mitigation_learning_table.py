@@ -34,8 +34,8 @@ DIFFERENCES = ("device", "scored by", *ARMS[1:])
 LEGEND = (
     "Where mitigation is applied: to the generator's steps (training), to the samples that scores rest on "
     "(evaluation), or both. First table: median over seeds (lowest to highest). Second: difference to none in points, "
-    "mean over seeds with its 95 % bootstrap interval over seeds, in how many seeds it is better, and p of the two-sided "
-    "sign test; over all devices a seed's difference is the mean of its devices."
+    "mean over seeds with its 95 % bootstrap interval over seeds, in how many seeds it is better, and p of the "
+    "two-sided sign test; over all devices a seed's difference is the mean of its devices."
 )
 
 
