@@ -11,11 +11,13 @@ from mitiq.zne.inference import ExpFactory, LinearFactory, PolyFactory, Richards
 from qiskit.quantum_info import Operator
 
 from backends.catalog import get_target
+from backends.engines import make_executor
+from backends.mitigation import make
 from backends.mitigation.extrapolate import Exponential, coefficients
 from backends.mitigation.folding import FOLDINGS, folder
 from backends.mitigation.linear import Linear
 from backends.mitigation.tokens import VIRTUAL, to_tokens
-from backends.mitigation.types import Asked
+from backends.mitigation.types import Asked, MitigationOptions
 from backends.mitigation.zne import Zne
 from backends.protocol import Request
 from circuits.errors import UsageError
@@ -173,7 +175,14 @@ def test_richardsons_spread_is_what_sampling_gives() -> None:
 
 @pytest.mark.parametrize(
     ("device", "qubits", "times"),
-    [("fake_kyiv", 4, 10), ("fake_torino", 4, 10), ("fake_fez", 4, 10), ("fake_kyiv", 8, 5), ("fake_torino", 8, 5)],
+    [
+        ("fake_kyiv", 4, 10),
+        ("fake_torino", 4, 10),
+        ("fake_fez", 4, 10),
+        ("fake_kyiv", 8, 5),
+        ("fake_torino", 8, 5),
+        ("fake_fez", 8, 5),
+    ],
 )
 def test_exact_values_gain_what_was_promised(device: str, qubits: int, times: float) -> None:
     asked = request(device, qubits, batch=6)
@@ -183,12 +192,32 @@ def test_exact_values_gain_what_was_promised(device: str, qubits: int, times: fl
     assert plain / mitigated >= times
 
 
-@pytest.mark.parametrize(("device", "shots"), [("fake_kyiv", 32768), ("fake_torino", 131072), ("fake_fez", 131072)])
-def test_sampled_values_halve_the_error(device: str, shots: int) -> None:
-    asked = request(device, 4, batch=12)
+@pytest.mark.parametrize(
+    ("device", "qubits", "shots"),
+    [
+        ("fake_kyiv", 4, 32768),
+        ("fake_torino", 4, 131072),
+        ("fake_fez", 4, 131072),
+        ("fake_torino", 8, 131072),
+        ("fake_fez", 8, 131072),
+    ],
+)
+def test_sampled_values_halve_the_error(device: str, qubits: int, shots: int) -> None:
+    plain, mitigated = 0.0, 0.0
+    for seed in range(6):
+        asked = request(device, qubits, batch=6, seed=seed)
+        truth = noiseless(asked)
+        plain += np.abs(twin(device, shots).run([asked], seed=seed)[0].values - truth).mean()
+        mitigated += np.abs(around(device, "zne", shots=shots).run([asked], seed=9 + seed)[0].values - truth).mean()
+    assert plain / mitigated >= 2
+
+
+def test_with_readout_errors_both_together_halve_the_error_at_8_qubits() -> None:
+    asked = request("fake_kyiv", 8, batch=12)
+    engine = make_executor("twin", get_target("fake_kyiv"), precision="float64", shots=32768)
+    stack = make.mitigated(engine, get_target("fake_kyiv"), MitigationOptions(stack=("readout", "zne")), exact=False)
     truth = noiseless(asked)
-    plain = np.abs(twin(device, shots).run([asked], seed=1)[0].values - truth).mean()
-    mitigated = np.abs(around(device, "zne", shots=shots).run([asked], seed=2)[0].values - truth).mean()
+    plain, mitigated = (np.abs(each.run([asked], seed=1)[0].values - truth).mean() for each in (engine, stack))
     assert plain / mitigated >= 2
 
 
