@@ -149,7 +149,12 @@ def hardware_target(snapshot: Snapshot) -> Target:
 
 
 def pick(
-    name: str, ansatz: Ansatz, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+    name: str,
+    ansatz: Ansatz,
+    *,
+    seed: int = 0,
+    max_depth: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[str, str]:
     """The device that `least-busy` or `best` stands for now, and why, in words.
 
@@ -160,6 +165,7 @@ def pick(
         name: One of `CHOICES`; a concrete name stands for itself.
         ansatz: The circuit that is to run.
         seed: Of layout and routing, for `best`.
+        max_depth: Depth that the compiled circuit may have, for `best`.
         progress: Told (device, done, of) while devices are ranked.
 
     Raises:
@@ -189,7 +195,8 @@ def pick(
         if progress is not None:
             progress(device.name, number, len(fit))
         targets.append(hardware_target(fetch(device.name, fit)))
-    ranked = rank(ansatz, targets, {device.name: device.queue for device in fit}, seed=seed, progress=progress)
+    queues = {device.name: device.queue for device in fit}
+    ranked = rank(ansatz, targets, queues, seed=seed, max_depth=max_depth, progress=progress)
     top = best(ranked)
     return top.name, f"{top.name}: {top.reason}."
 

@@ -18,6 +18,4 @@ def generator_for(config: RunConfig, target: Target) -> CompiledCircuit:
         QrunError: No usable layout, or none within `model.max_depth`.
     """
     ansatz, seed = find(config.experiment).ansatz(config.model), derive(config.seed, "layout") % 2**31
-    if config.model.max_depth is None:
-        return compile_ansatz(ansatz, target.backend, seed=seed)
     return compile_ansatz(ansatz, target.backend, seed=seed, max_depth=config.model.max_depth)

@@ -180,7 +180,8 @@ def _hardware(name: str, wanted: str | None, config: RunConfig, tell: Tell, key:
         return snapshot.name, wanted
     if not live.is_concrete(name):
         seed = derive(config.seed, "layout") % 2**31
-        name, why = live.pick(name, find(config.experiment).ansatz(config.model), seed=seed)
+        ansatz = find(config.experiment).ansatz(config.model)
+        name, why = live.pick(name, ansatz, seed=seed, max_depth=config.model.max_depth)
         tell("Device", why)
     fetched = live.fetch(name)
     calibration.keep(fetched.content)

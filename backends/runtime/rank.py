@@ -103,6 +103,7 @@ def rank(
     queues: Mapping[str, int | None] | None = None,
     *,
     seed: int = 0,
+    max_depth: int | None = None,
     progress: Progress | None = None,
 ) -> list[Ranked]:
     """Devices in order: the best first, those that cannot run the circuit last.
@@ -115,6 +116,7 @@ def rank(
         targets: Devices.
         queues: Jobs that wait, by name.
         seed: Of layout and routing.
+        max_depth: Depth that the compiled circuit may have; where it cannot, the device does not run it.
         progress: Told before each device, and once at the end.
     """
     known = queues or {}
@@ -122,7 +124,7 @@ def rank(
     for number, target in enumerate(targets):
         if progress is not None:
             progress(target.name, number, len(targets))
-        found.append(_judge(ansatz, target, known.get(target.name), seed))
+        found.append(_judge(ansatz, target, known.get(target.name), seed, max_depth))
     if progress is not None:
         progress("", len(targets), len(targets))
     able = sorted((d for d in found if d.fidelity is not None), key=lambda d: (-(d.fidelity or 0.0), d.name))
@@ -151,9 +153,9 @@ def best(ranked: Sequence[Ranked]) -> Ranked:
     return ranked[0]
 
 
-def _judge(ansatz: Ansatz, target: Target, queue: int | None, seed: int) -> Ranked:
+def _judge(ansatz: Ansatz, target: Target, queue: int | None, seed: int, max_depth: int | None) -> Ranked:
     try:
-        compiled = compile_ansatz(ansatz, target.backend, seed=seed)
+        compiled = compile_ansatz(ansatz, target.backend, seed=seed, max_depth=max_depth)
         fidelity = estimated_fidelity(compiled, target)
         seconds = circuit_seconds(compiled, target, RuntimeOptions())
     except QrunError as error:

@@ -90,6 +90,7 @@ def rank(
         str | None,
         typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
     ] = None,
+    max_depth: Annotated[int | None, typer.Option(help="Depth that the compiled generator may have.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the experiment, and so of the layout.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
     as_json: JsonOption = False,
@@ -104,13 +105,13 @@ def rank(
     from runner.seeds import derive
     from runner.view_devices import Ranking, show_ranking
 
-    options = {"backend": "ideal", "qubits": qubits, "reps": reps, "entanglement": entanglement, "seed": seed}
-    run = config_from(name, options, config)
+    options = {"backend": "fake_kyiv", "qubits": qubits, "reps": reps, "entanglement": entanglement, "seed": seed}
+    run = config_from(name, {**options, "max_depth": max_depth, "mitigation": "none"}, config)
     ansatz = find(name).ansatz(run.model)
     with Ranking() as progress:
         targets, queues = _targets(backend or [], live)
         layout = derive(run.seed, "layout") % 2**31
-        ranked = ranking(ansatz, targets, queues, seed=layout, progress=progress.step)
+        ranked = ranking(ansatz, targets, queues, seed=layout, max_depth=run.model.max_depth, progress=progress.step)
     if as_json:
         print_json({"circuit": ansatz.name, "devices": [device.to_dict() for device in ranked]})
     else:

@@ -270,3 +270,23 @@ def test_the_loss_with_infidelity_is_part_of_a_run(tmp_path: Path) -> None:
     (lost,) = result["rounds"][0]["nodes"][0]["losses"]["infidelity"]
     assert 0.0 < lost < 1.0
     assert verified(folder, data=True).findings.of("false") == []
+
+
+def test_a_depth_is_kept_in_a_run_and_one_that_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {**TINY, "nodes": 1, "mitigation": "none"}
+    config = config_from("nsl-kdd", small)
+    plain = generator_for(config, target_of(config.backend, None))
+    result = play(tmp_path / "run", {**small, "max_depth": plain.depth - 1})
+    assert result["backend"]["depth"] < plain.depth
+    assert result["config"]["model"]["max_depth"] == plain.depth - 1
+    assert verified(tmp_path / "run", data=True).findings.of("false") == []
+    monkeypatch.setenv("QRUN_HOME", str(tmp_path / "other"))
+    out = CliRunner().invoke(
+        app, ["experiment", "nsl-kdd", "--backend", "fake_manila", "--qubits", "4", "--max-depth", "2"]
+    )
+    assert out.exit_code == 1, out.output
+    (said,) = [line for line in out.stderr.splitlines() if line.startswith("qrun: ")]
+    assert "depth" in said
+    assert RunIndex().list() == []
