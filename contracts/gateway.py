@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from contracts.bounded_http import Deadline, Failure, Patience, ask, check_status, new_session, pieces_of
+from contracts.bounded_http import Deadline, Failure, Patience, ask, check_status, pieces_of
 from contracts.cid import RAW, Cid, build
 from contracts.dag import MAX_BLOCK
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
+from contracts.http_watch import new_session
 from contracts.rpc_errors import redact
 
 MAX_FILE = 64 << 20

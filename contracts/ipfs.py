@@ -117,7 +117,11 @@ class IpfsStore:
         return read_file(root, lambda wanted: self._block(wanted, fetch), max_bytes=max_bytes)
 
     def has(self, cid: str) -> bool:
-        """Whether the whole file is here or can be fetched, undamaged."""
+        """Whether the whole file is here or can be fetched, undamaged.
+
+        Raises:
+            LedgerUnreachable: it is not here, and the daemon cannot be asked.
+        """
         try:
             root = parse_cid(cid)
             fetch = self._fetch(root, MAX_FILE)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from contracts.bounded_http import Deadline, Failure, Patience, ask, bound_session, check_status, one_line, pieces_of
+from contracts.bounded_http import Deadline, Failure, Patience, ask, check_status, one_line, pieces_of
 from contracts.cid import CHUNK, Cid, cid_of, parse_cid
 from contracts.dag import MAX_BLOCK
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
+from contracts.http_watch import bound_session
 from contracts.rpc_errors import redact
 
 START = "Start it (`ipfs daemon`) or mend the address given with --ipfs, and try again."

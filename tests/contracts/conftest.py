@@ -21,6 +21,7 @@ from contracts.records import METRIC_NAMES, Receipt, TaskSpec
 from contracts.reputation import Rules
 from contracts.rounds import FederatedRounds
 from contracts.task_log import NO_GRADE
+from tests.contracts.faults import DATA, Faulty, StandIn, faulty_server
 
 METRICS = dict(zip(METRIC_NAMES, (0.9, 0.8, 0.7, 0.6, 0.5, -3.25), strict=True))
 SIGNATURE = str(cid_of(b"a signature"))
@@ -84,6 +85,23 @@ def bank(request: pytest.FixtureRequest) -> Bank:
     """The embedded chain, and with `-m server` anvil too."""
     found: Bank = request.getfixturevalue(f"{request.param}_bank")
     return found
+
+
+@pytest.fixture
+def daemon() -> Iterator[tuple[Faulty, StandIn]]:
+    """A stand-in for an IPFS daemon, and the server before it that spoils its answers."""
+    stand_in = StandIn()
+    with faulty_server(stand_in) as server:
+        yield server, stand_in
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[Faulty, StandIn]]:
+    """The same of a gateway, which has DATA."""
+    stand_in = StandIn()
+    stand_in.keep(DATA)
+    with faulty_server(stand_in) as server:
+        yield server, stand_in
 
 
 Grades = Mapping[int, Mapping[int, int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 import time
 from collections import Counter
@@ -10,9 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from contracts.cid import build, parse_cid
+from contracts.bounded_http import Patience
+from contracts.cid import build, cid_of, parse_cid
+from contracts.errors import LedgerError
+from contracts.ipfs import IpfsStore
+from contracts.store import BlockStore
 
 Answer = tuple[int, str, bytes]
 """Status, type and body."""
@@ -182,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(head)
             for byte in answer if fault == "slow" else head + answer:
                 self._send(bytes([byte]))
-                time.sleep(0.02)
+                time.sleep(0.05)
             return None
         return self._send(head + answer)
 
@@ -205,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty_server(target: Target) -> Iterator[Faulty]:
+def faulty_server(target: Target, tls: ssl.SSLContext | None = None) -> Iterator[Faulty]:
     """The server, on the loopback address."""
 
     class Handler(_Handler):
@@ -214,10 +220,33 @@ def faulty_server(target: Target) -> Iterator[Faulty]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.block_on_close = False
-    Handler.faulty = Faulty(f"http://127.0.0.1:{server.server_address[1]}", target)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    Handler.faulty = Faulty(f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_address[1]}", target)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield Handler.faulty
     finally:
         server.shutdown()
         server.server_close()
+
+
+# -- what tests of stores beside such a server share ------------------------------------------------------------------
+
+QUICK = Patience(tries=2, pause=0.01, connect=1.0, answer=1.0, block=0.6, file=3.0)
+DATA = bytes(range(256)) * 1200
+"""Two chunks and a node above them."""
+CID = str(cid_of(DATA))
+
+
+def store_at(folder: Path, url: str, **options: object) -> IpfsStore:
+    return IpfsStore(url, BlockStore(folder), **{"patience": QUICK, **options})  # type: ignore[arg-type]
+
+
+def one_line(error: LedgerError, address: str) -> None:
+    """An error that names the address, on one short line, and no secret."""
+    text = str(error)
+    assert address in text
+    assert "s3cret" not in text
+    assert text.isprintable()
+    assert len(text) < 700

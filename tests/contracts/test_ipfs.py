@@ -6,7 +6,6 @@ import os
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from contracts.cid import CHUNK, cid_of
 from contracts.errors import ContentError, LedgerError, LedgerUnreachable
 from contracts.ipfs import IpfsStore, to_multiaddr
 from contracts.store import BlockStore, ContentStore, open_store
-from tests.contracts.faults import Faulty, StandIn, faulty_server
+from tests.contracts.faults import Faulty, StandIn
 from tests.servers import free_port
 
 
@@ -57,13 +56,6 @@ def test_no_daemon_is_told_soon_and_says_what_to_do(tmp_path: Path) -> None:
         open_store(tmp_path, f"http://127.0.0.1:{free_port()}")
     assert time.monotonic() - began < 5
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def daemon() -> Iterator[tuple[Faulty, StandIn]]:
-    stand_in = StandIn()
-    with faulty_server(stand_in) as server:
-        yield server, stand_in
 
 
 def test_a_daemon_that_names_files_otherwise_is_refused(tmp_path: Path, daemon: tuple[Faulty, StandIn]) -> None:
