@@ -92,7 +92,11 @@ class EventLog:
             return first
         for block in gone:
             del self._blocks[block]
-        self._entries = {place: entry for place, entry in sorted(self._entries.items()) if place[0] not in gone}
+        for place, entry in list(self._entries.items()):
+            if place[0] in gone:
+                del self._entries[place]
+                self._gas.pop(entry.tx, None)
+        self._entries = dict(sorted(self._entries.items()))
         self._last = {_key(entry): entry for entry in self._entries.values()}
         return min(first, *gone)
 

@@ -51,6 +51,7 @@ class Outgoing:
         abi: Whose custom errors may come.
         versions: Hash (0x...) -> signed bytes; the versions differ in their fees alone.
         offered: Wei per gas that the first version offered.
+        refused: What the node last said against taking it, in its words.
         mined: What became of it; None until it is on the chain.
         block_hash: Of the block that it was mined in.
     """
@@ -61,6 +62,7 @@ class Outgoing:
     abi: Sequence[Mapping[str, Any]]
     versions: dict[str, bytes] = field(default_factory=dict)
     offered: int = 0
+    refused: str = ""
     mined: Receipt | None = None
     block_hash: bytes = b""
 

@@ -86,8 +86,9 @@ class NodeProvider(HTTPProvider):
         end = time.monotonic() + self.answer_seconds
         limits = (min(CONNECT_SECONDS, self.answer_seconds), self.answer_seconds)
         headers = self.get_request_headers()
+        # A node shall not choose whom this machine asks: a redirect is not followed, and is no answer.
         with self._session().post(
-            str(self.endpoint_uri), data=data, headers=dict(headers), timeout=limits, stream=True
+            str(self.endpoint_uri), data=data, headers=dict(headers), timeout=limits, stream=True, allow_redirects=False
         ) as answer:
             answer.raise_for_status()
             found = bytearray()

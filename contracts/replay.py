@@ -17,6 +17,7 @@ from eth.vm.forks import PragueVM
 from eth.vm.forks.prague.blocks import PragueBlockHeader
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 
 from contracts import trie
 from contracts.blocks import Account, Log
@@ -67,11 +68,14 @@ class Replay:
         state = self._state(block, time)
         try:
             signed = PragueVM.get_transaction_builder().decode(raw)
+            named = getattr(signed, "chain_id", None)  # the oldest kind of transaction names none
+            if named not in (None, self._context.chain_id):
+                raise ValidationError(f"it is for chain {named}")
             # Its other transactions are not seen here.
             state.set_nonce(signed.sender, signed.nonce)
             state.set_balance(signed.sender, _WEALTH)
             computation = state.apply_transaction(signed)
-        except (ValidationError, ValueError, OverflowError) as error:
+        except (ValidationError, RLPException, ValueError, OverflowError) as error:
             what = " ".join(str(error).split())[:120]
             raise LedgerError(f"transaction 0x{keccak(raw).hex()} cannot have been mined ({what}).") from None
         seen = state.persist()

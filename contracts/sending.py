@@ -149,6 +149,7 @@ class Sender:
                 if _says_taken(error.message):
                     raise _in_use(out) from None
                 if _says_cheap(error.message):
+                    out.refused = error.message
                     return False
                 raise
 
@@ -163,7 +164,8 @@ class Sender:
             now = time.monotonic()
             if now - start > self.policy.mined_seconds:
                 raise LedgerError(
-                    f"transaction {out.last} is not on the chain after {self.policy.mined_seconds:.0f} s.",
+                    f"transaction {out.last} is not on the chain after {self.policy.mined_seconds:.0f} s"
+                    + (f": {out.refused}" if out.refused else "."),
                     "Resume the run later.",
                 )
             if mined is None and now - looked >= LOOK_SECONDS:

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eth.exceptions import UnrecognizedTransactionType
+from eth.exceptions import PyEVMError
 from eth.vm.forks import PragueVM
+from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 from trie.hexary import HexaryTrie
 
 from contracts.blocks import Log, SignedTransaction
@@ -195,12 +197,8 @@ def _signed(raw: bytes) -> Any | None:
     try:
         found = PragueVM.get_transaction_builder().decode(raw)
         _ = found.sender
-    except (ValidationError, ValueError, TypeError, UnrecognizedTransactionType):
+    except (ValidationError, RLPException, BadSignature, PyEVMError, ValueError, TypeError):
         return None
-    except Exception as error:  # rlp's own errors share no class with the others
-        if type(error).__module__.split(".")[0] in ("rlp", "eth", "eth_keys"):
-            return None
-        raise
     return found
 
 

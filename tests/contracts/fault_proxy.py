@@ -97,6 +97,8 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 return
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if 300 <= status < 400:
+                self.send_header("Location", proxy.url)
             self.end_headers()
             if fault == "cut":
                 self.wfile.write(body[: len(body) // 2])

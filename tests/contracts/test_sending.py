@@ -123,6 +123,14 @@ def test_questions_are_asked_again(proxy: FaultProxy) -> None:
         assert proxy.count("eth_sendRawTransaction") == 1
 
 
+def test_a_redirect_is_not_followed(proxy: FaultProxy) -> None:
+    with connect(proxy.url, policy=SendPolicy(unreachable_seconds=0.0)) as chain:
+        proxy.spoil("eth_blockNumber", "307")
+        with pytest.raises(LedgerUnreachable, match="no JSON-RPC node"):
+            chain.head_number()
+        assert proxy.count("eth_blockNumber") == 1
+
+
 def test_what_will_not_pass_is_told_at_once(proxy: FaultProxy) -> None:
     with connect(proxy.url, policy=QUICK) as chain:
         proxy.spoil("eth_blockNumber", "401")
@@ -252,13 +260,15 @@ def test_one_that_nobody_mines_is_replaced_under_its_number(own: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "blocks"),
+    ("policy", "blocks", "why"),
     [
-        (SendPolicy(mined_seconds=1.5, replace_seconds=0.1), 0),
-        (SendPolicy(mined_seconds=1.5, replace_seconds=0.1, most_fee=10**9), 6),
+        (SendPolicy(mined_seconds=1.5, replace_seconds=0.1), 0, r"\."),
+        (SendPolicy(mined_seconds=1.5, replace_seconds=0.1, most_fee=10**9), 6, ": .*less than block base fee"),
     ],
 )
-def test_without_blocks_or_beyond_the_limit_nothing_is_offered(own: str, policy: SendPolicy, blocks: int) -> None:
+def test_without_blocks_or_beyond_the_limit_nothing_is_offered(
+    own: str, policy: SendPolicy, blocks: int, why: str
+) -> None:
     with connect(own, policy=policy) as chain, connect(own) as miner:
         (account,) = rich(chain)
         ask(miner, "evm_setAutomine", False)
@@ -267,7 +277,7 @@ def test_without_blocks_or_beyond_the_limit_nothing_is_offered(own: str, policy:
             until(lambda: ask(miner, "txpool_status")["pending"] == "0x1")
             congested(miner, blocks)
 
-        with meanwhile(mine), pytest.raises(LedgerError, match="is not on the chain after 2 s"):
+        with meanwhile(mine), pytest.raises(LedgerError, match=f"is not on the chain after 2 s{why}"):
             chain.transfer(account, account.address, 1)
         assert chain.sender.replaced == 0
 
