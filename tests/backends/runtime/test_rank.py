@@ -128,7 +128,7 @@ def test_longer_circuits_are_never_better(reps: int, more: int) -> None:
 def ranked_by(
     fidelities: dict[str, float], queues: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> list[Ranked]:
-    def judge(ansatz: Ansatz, target: Target, queue: int | None, seed: int) -> Ranked:
+    def judge(ansatz: Ansatz, target: Target, queue: int | None, seed: int, max_depth: int | None) -> Ranked:
         return Ranked(target.name, fidelities[target.name], 1, 1, (0,), 1e-3, queue, None, "")
 
     monkeypatch.setattr(module, "_judge", judge)
@@ -170,3 +170,12 @@ def test_devices_that_cannot_run_it_come_last_and_say_why() -> None:
         best([])
     with pytest.raises(QrunError, match="no errors"):
         estimated_fidelity(compile_ansatz(generator(2, 1), None, seed=0), get_target("ideal"))
+
+
+def test_a_device_that_cannot_keep_the_depth_does_not_run_the_circuit() -> None:
+    targets = [get_target("fake_lima")]
+    (free,) = rank(generator(3, 1), targets)
+    (bound,) = rank(generator(3, 1), targets, max_depth=2)
+    assert free.fidelity is not None
+    assert bound.fidelity is None
+    assert "depth" in bound.reason
