@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from backends.engines import make_executor
-from backends.mitigation.executor import count
+from backends.mitigation.executor import MitigatedExecutor
 from backends.mitigation.forecast import ideal_values
-from backends.mitigation.make import mitigated, techniques
+from backends.mitigation.make import techniques
 from backends.mitigation.resample import ResamplingExecutor
 from backends.mitigation.types import Context, MitigationOptions
 from backends.observables import single_z
@@ -36,10 +36,6 @@ STACKS = (
     "pec",
     "cdr",
     "readout+zne",
-    "readout+lre",
-    "readout+pec",
-    "readout+cdr",
-    "readout+twirl+zne",
     "ddd+twirl+zne",
 )
 """What is compared where nothing is named."""
@@ -146,14 +142,15 @@ class Comparison:
     def __enter__(self) -> Self:
         self._open = ExitStack()
         self._exact = self._open.enter_context(self._twin(None))
-        self._resample = self._open.enter_context(
-            ResamplingExecutor(self._open.enter_context(self._twin(2)), 2)  # other numbers of shots share it
-        )
+        self._sampled = self._open.enter_context(self._twin(2))
+        self._resample = self._open.enter_context(ResamplingExecutor(self._sampled, 2))
+        self._made: dict[tuple[tuple[str, ...], int, bool], MitigatedExecutor] = {}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._made.clear()
         self._open.close()
 
     def rows(self, stacks: Sequence[tuple[str, ...]], shots: int | None) -> Iterator[Row]:
@@ -165,9 +162,15 @@ class Comparison:
         with ExitStack() as stack:
             real: Executor = self._exact
             repeat: Executor = self._exact
-            if shots is not None:
-                real = stack.enter_context(self._engine(shots))
-                repeat = self._resample.at(shots) if self.setup.engine == "twin" else real
+            if shots is not None and self.setup.engine == "twin":
+                # One twin for all numbers of shots: what it made of a circuit holds for each.
+                self._sampled.shots = shots
+                real, repeat = self._sampled, self._resample.at(shots)
+            elif shots is not None:
+                real = stack.enter_context(
+                    make_executor("aer", self.target, shots=shots, readout_error=self.setup.readout_error)
+                )
+                repeat = real
             none = self._errors((), real, repeat, shots)
             for names in stacks:
                 yield self._row(names, real, repeat, shots, none)
@@ -184,10 +187,18 @@ class Comparison:
             shots=shots,
         )
 
-    def _engine(self, shots: int) -> Executor:
-        if self.setup.engine == "twin":
-            return self._twin(shots)
-        return make_executor("aer", self.target, shots=shots, readout_error=self.setup.readout_error)
+    def _around(self, inner: Executor, names: tuple[str, ...], draw: int, exact: bool) -> Executor:
+        """A stack around an engine, with the circuits that it has made before."""
+        if not names:
+            return inner
+        known = self._made.get((names, draw, exact))
+        if known is None:
+            options = replace(self.setup.options, stack=names, seed=_seed(self.setup.seed, 2, draw))
+            found = techniques(Context(self.target, options, exact))
+            known = MitigatedExecutor(inner, found, "+".join(names))
+            self._made[names, draw, exact] = known
+        known.inner = inner
+        return known
 
     def _row(self, names: tuple[str, ...], real: Executor, repeat: Executor, shots: int | None, none: _Errors) -> Row:
         stack = "+".join(names) or "none"
@@ -218,23 +229,22 @@ class Comparison:
         draws = setup.draws if random else 1
         repetitions = draws if shots is None else max(setup.repetitions, draws)
         exact = shots is None
-        options = [replace(setup.options, stack=names, seed=_seed(setup.seed, 2, d)) for d in range(draws)]
-        context = Context(self.target, options[0], exact)
-        circuits = count(techniques(context), self.circuit, setup.sets) / setup.sets
-        around = [mitigated(repeat, self.target, each, exact=exact) for each in options]
         results, clocked = [], []
         for r in range(repetitions):
+            around = self._around(repeat, names, r % draws, exact)
             begin = time.perf_counter()
-            results += around[r % draws].run([self.request], seed=_seed(setup.seed, 3, r))
+            results += around.run([self.request], seed=_seed(setup.seed, 3, r))
             clocked.append(time.perf_counter() - begin)
-        if repeat is not real or len(clocked) <= draws:
-            # What is drawn again costs nothing, and the first call makes the circuits: the engine's own time.
-            own = mitigated(real, self.target, options[0], exact=exact)
-            for _ in range(2):
+        if repeat is not real or repetitions <= draws:
+            # What is drawn again costs nothing, and a first call makes circuits: the engine's own time, on the second.
+            for _ in range(2 if repeat is not real else 1):
+                around = self._around(real, names, 0, exact)
                 begin = time.perf_counter()
-                own.run([self.request], seed=0)
-                clocked.append(time.perf_counter() - begin)
-            clocked = clocked[-1:]
+                around.run([self.request], seed=0)
+                clocked = [time.perf_counter() - begin]
+        circuits = float(setup.sets)
+        if isinstance(around, MitigatedExecutor):
+            circuits = float(around.circuits(self.circuit, setup.sets))
         values = np.stack([result.values for result in results])
         errors = np.stack([result.standard_errors for result in results])
         return _Errors(
@@ -242,7 +252,7 @@ class Comparison:
             bias=float(np.abs(values.mean(0) - self.ideal).mean()),
             spread=float(values.std(0, ddof=1).mean()) if repetitions > 1 else 0.0,
             reported=float(errors.mean()),
-            circuits=circuits,
+            circuits=circuits / setup.sets,
             seconds=min(clocked),
         )
 
