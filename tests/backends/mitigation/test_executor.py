@@ -132,6 +132,13 @@ def test_measured_readout_takes_two_circuits_of_a_call() -> None:
     assert count(outer.techniques, asked[0].circuit, 3) == 11
 
 
+def test_a_gradient_measures_readout_once() -> None:
+    inner, asked = Recorder(engine()), request(KYIV, 2, reps=1)
+    outer = around(inner, "readout+zne", readout="circuits")
+    outer.expectations(asked.circuit, asked.observables, *map(torch.tensor, (asked.inputs, asked.weights)))
+    assert [len(call) for call in inner.calls] == [1, 1]
+
+
 def test_stacks_nest_inside_out() -> None:
     asked = request(KYIV, 3, reps=1)
     folded = technique(KYIV, "zne").expand(asked).parts

@@ -175,6 +175,22 @@ def test_standard_errors_are_what_sampling_gives(source: str) -> None:
     np.testing.assert_allclose(values.std(0), errors.mean(0), rtol=0.24)
 
 
+def test_what_measured_errors_add_to_a_standard_error() -> None:
+    """<Z> = (2 m - z0 - z1) / (z0 - z1) from m as read, z0 in 0 and z1 in 1: its derivatives by hand."""
+    asked = asked_with("fake_kyiv")
+    expansion = Readout(context("fake_kyiv", "readout", exact=False, readout="circuits")).expand(asked)
+    m, z0, z1, sigma = 0.3, 0.96, -0.9, 0.01
+    width = len(expansion.parts[0].observables)
+    values = [np.full((1, width), m), np.full((1, 3), z0), np.full((1, 3), z1)]
+    nothing = [np.zeros_like(each) for each in values]
+    by_z0, by_z1 = (2 * z1 - 2 * m) / (z0 - z1) ** 2, (2 * m - 2 * z0) / (z0 - z1) ** 2
+    for which, slope in ((1, by_z0), (2, by_z1)):
+        errors = list(nothing)
+        errors[which] = np.full((1, 3), sigma)
+        np.testing.assert_allclose(expansion.spread(values, errors), np.full((1, 3), abs(slope) * sigma), rtol=1e-6)
+    assert not expansion.spread(values, nothing).any()
+
+
 def test_measured_errors_are_those_of_the_device() -> None:
     asked = asked_with("fake_kyiv", *SUMS)
     truth = twin("fake_kyiv").run([asked])[0].values

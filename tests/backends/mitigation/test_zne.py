@@ -86,6 +86,29 @@ def test_random_folding_reaches_scales_in_between_by_the_calibrated_errors() -> 
     assert [part.circuit.circuit for part in other] != [part.circuit.circuit for part in parts]
 
 
+def test_random_folding_stops_at_the_gate_that_meets_the_scale() -> None:
+    """By the mean errors of gates on one and on two qubits: no further off than half a folded two-qubit gate."""
+    asked, device = request("fake_kyiv", 4), get_target("fake_kyiv").backend.target
+    plain = asked.circuit
+
+    def mean_error(names: tuple[str, ...]) -> float:
+        found = [
+            device[i.operation.name][
+                tuple(plain.physical_qubits[plain.circuit.find_bit(q).index] for q in i.qubits)
+            ].error
+            for i in plain.circuit.data
+            if i.operation.name in names
+        ]
+        return float(np.mean(found))
+
+    of = {"sx": mean_error(("sx", "x")), "x": mean_error(("sx", "x")), "ecr": mean_error(("ecr",))}
+    total = sum(of.get(name, 0.0) * number for name, number in plain.gate_counts.items())
+    for seed in range(8):
+        part = expand("fake_kyiv", "zne", asked, folding="random", scale_factors=(1, 2), seed=seed).parts[1]
+        reached = sum(of.get(name, 0.0) * number for name, number in part.circuit.gate_counts.items())
+        assert abs(reached / total - 2.0) <= of["ecr"] / total + 1e-9
+
+
 def test_random_folding_leaves_the_global_generator_alone() -> None:
     fold = folder("random", compiled("fake_kyiv", 3), get_target("fake_kyiv"), 2**70)
     before = np.random.get_state()[1].copy()
