@@ -88,9 +88,10 @@ class NodeProvider(HTTPProvider):
         headers = self.get_request_headers()
         # A node shall not choose whom this machine asks: a redirect is not followed, and is no answer.
         with self._session().post(
-            str(self.endpoint_uri), data=data, headers=dict(headers), timeout=limits, stream=True, allow_redirects=False
+            str(self.endpoint_uri), data=data, headers=dict(headers), timeout=limits, stream=True
         ) as answer:
-            answer.raise_for_status()
+            if answer.status_code != 200:
+                raise requests.HTTPError(response=answer)
             found = bytearray()
             try:
                 while part := answer.raw.read1(1 << 16, decode_content=True):
@@ -106,7 +107,10 @@ class NodeProvider(HTTPProvider):
     def _session(self) -> requests.Session:
         """One a thread: sessions are not made to be shared."""
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
+            session = requests.Session()
+            # Not `allow_redirects`: without it `requests` still reads the whole body of a redirect.
+            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+            self._local.session = session
         return cast(requests.Session, self._local.session)
 
     def _understand(self, raw: bytes) -> RPCResponse:

@@ -234,9 +234,11 @@ class Witness:
             tx = "0x" + bytes(log["transactionHash"]).hex()
             found = Log(bytes.fromhex(log["address"][2:]), tuple(bytes(t) for t in log["topics"]), bytes(log["data"]))
             if tx in self._foreign:
-                self._unchecked.append(
+                through = (
                     f"transaction {tx} reached the contract through {self._foreign[tx]}, whose code is not executed."
                 )
+                if through not in self._unchecked:
+                    self._unchecked.append(through)
             elif tx not in self._done:
                 yield f"the node tells of an event in transaction {tx}, which is in none of its blocks."
             claimed.append((int(log["blockNumber"]), tx, found))

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -41,8 +41,9 @@ class FaultProxy:
     def spoil(self, method: str, *faults: str) -> None:
         """What happens to the next questions of this method, one after the other.
 
-        "lost": delivered, and the answer dropped; "refused": not delivered; a number: that HTTP status, not delivered;
-        "cut": half of the answer; "drip": a byte every 0.2 s; else one of BODIES.
+        "lost": delivered, and the answer dropped; "refused": not delivered; a number: that HTTP status, not
+        delivered (a redirect's body does not end); "cut": half of the answer; "drip": a byte every 0.2 s; else
+        one of BODIES.
         """
         self._faults[method] += faults
 
@@ -96,11 +97,14 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                 self.close_connection = True
                 return
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            if 300 <= status < 400:
-                self.send_header("Location", proxy.url)
+            redirect = 300 <= status < 400
+            self.send_header(*("Location", proxy.url) if redirect else ("Content-Length", str(len(body))))
             self.end_headers()
-            if fault == "cut":
+            if redirect:
+                with suppress(OSError):
+                    while True:  # it does not end
+                        self.wfile.write(bytes(1 << 16))
+            elif fault == "cut":
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
             elif fault == "drip":
