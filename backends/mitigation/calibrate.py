@@ -110,7 +110,7 @@ def choose(
         UsageError: A budget below 1.
         QrunError: The engine does not take the circuit.
     """
-    if not (isinstance(budget, int | float) and math.isfinite(budget) and budget >= 1.0):
+    if isinstance(budget, bool) or not (isinstance(budget, int | float) and math.isfinite(budget) and budget >= 1.0):
         raise UsageError(f"the budget of --mitigation auto must be 1 or more circuits, not {budget!r}.")
     options = options or MitigationOptions()
     inputs, weights, ideal = _calibration(circuit, seed)
