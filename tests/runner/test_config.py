@@ -12,7 +12,7 @@ from circuits.errors import UsageError
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.options import config_from
 from runner.seeds import derive
-from runner.settings import RuntimeSettings
+from runner.settings import MitigationSettings, RuntimeSettings
 
 
 def test_defaults_are_the_demo() -> None:
@@ -96,6 +96,8 @@ def test_the_help_names_the_true_defaults() -> None:
     tables = (RuntimeSettings(), defaults.model, defaults.data, defaults.federation, defaults.grades)
     flat = {name: value for table in tables for name, value in table.model_dump().items()}
     flat = asdict(Access()) | flat | defaults.model_dump()
+    assert defaults.mitigation is None
+    flat |= {"mitigation": "none", "mitigation_at": MitigationSettings(stack="readout").apply}
     checked = 0
     for name, parameter in inspect.signature(experiment, eval_str=True).parameters.items():
         for option in getattr(parameter.annotation, "__metadata__", ()):
@@ -103,7 +105,7 @@ def test_the_help_names_the_true_defaults() -> None:
             if found:
                 assert found.group(1) == str(flat[name]), name
                 checked += 1
-    assert checked >= 16
+    assert checked >= 18
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:
