@@ -18,6 +18,27 @@ TECHNIQUES: dict[str, str] = {
 }
 """In the order in which they stand in a stack, innermost (nearest to the device) first."""
 
+ELSEWHERE: dict[str, str] = {
+    "rem": "readout",
+    "trex": "readout",
+    "m3": "readout",
+    "spam": "readout",
+    "measure": "readout",
+    "verification": "symmetry",
+    "sv": "symmetry",
+    "dd": "ddd",
+    "decoupling": "ddd",
+    "pt": "twirl",
+    "pauli-twirling": "twirl",
+    "extrapolation": "zne",
+    "richardson": "zne",
+    "folding": "zne",
+    "regression": "cdr",
+    "clifford": "cdr",
+    "cancellation": "pec",
+}
+"""What others call them: for the suggestion in an error."""
+
 ESTIMATORS = ("zne", "lre", "pec", "cdr")
 """Each of them removes the gates' errors: two would remove them twice."""
 
@@ -40,8 +61,8 @@ def parse(text: str) -> tuple[str, ...]:
             continue
         if name in ("none", "auto"):
             raise UsageError(f"{name!r} is no part of a stack, in {text!r}.", f"Write it alone: --mitigation {name}.")
-        close = difflib.get_close_matches(name, [*TECHNIQUES, "none", "auto"], n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
+        close = difflib.get_close_matches(name, [*TECHNIQUES, *ELSEWHERE, "none", "auto"], n=1)
+        hint = f"Did you mean {ELSEWHERE.get(close[0], close[0])}? " if close else ""
         raise UsageError(
             f"unknown mitigation technique {name!r}.",
             f"{hint}Known: none, auto, {', '.join(TECHNIQUES)}, and stacks as readout+zne.",
