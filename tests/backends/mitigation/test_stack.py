@@ -31,7 +31,6 @@ def test_what_a_stack_means(text: str) -> None:
         ("znee", ("'znee'", "Did you mean zne?", "Known: none, auto, readout")),
         ("readuot+zne", ("'readuot'", "Did you mean readout?")),
         ("rem", ("'rem'", "Did you mean readout?")),
-        ("rome", ("'rome'", "Did you mean readout?")),
         ("dd+zne", ("'dd'", "Did you mean ddd?")),
         ("magic", ("'magic'", "Known:")),
         ("readout+", ("''",)),
