@@ -36,6 +36,10 @@ _START = 0.6
 """As in forecast.py: angles at the start of a training, radians."""
 
 
+_ROUNDING = 1e-9
+"""Differences below are none: stacks may come to the same values (cdr fits readout errors away with the gates')."""
+
+
 @dataclass(frozen=True)
 class Tried:
     """What became of one stack.
@@ -145,7 +149,7 @@ def _decide(table: tuple[Tried, ...], errors: dict[str, FloatArray], shots: int 
         if tried.error is None:
             continue
         behind = errors[tried.stack] - errors[best]
-        if behind.mean() <= _standard_error(behind):
+        if behind.mean() <= max(_standard_error(behind), _ROUNDING):
             good.append(tried)
     won = min(good, key=lambda t: (t.overhead or 0.0, 0 if t.stack == "none" else t.stack.count("+") + 1))
     none = next(t for t in table if t.stack == "none")
@@ -157,7 +161,7 @@ def _decide(table: tuple[Tried, ...], errors: dict[str, FloatArray], shots: int 
             f"{won.stack}: mean error {won.error:.2g} on {CIRCUITS} near-Clifford versions of the circuit, at {at}, "
             f"against {none.error:.2g} without"
         )
-    if won.stack != best:
+    if won.stack != best and won.overhead != table[0].overhead:
         why += f"; {best} ({table[0].error:.2g}) is not better beyond the uncertainty and costs more"
     return Choice(won.stack, f"{why}.", table)
 

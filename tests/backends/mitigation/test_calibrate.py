@@ -63,6 +63,14 @@ def test_none_wins_where_nothing_is_better() -> None:
     assert "zne (0.1) is not better beyond the uncertainty" in found.why
 
 
+def test_of_the_same_values_the_shorter_stack_is_taken() -> None:
+    table = (Tried("readout+cdr", 1.3, 0.02, 0.0), Tried("cdr", 1.3, 0.02, 0.0), Tried("none", 1.0, 0.1, 0.0))
+    errors = {"readout+cdr": np.full(3, 0.02), "cdr": np.full(3, 0.02) + 1e-16, "none": np.full(3, 0.1)}
+    found = _decide(table, errors, None, 10.0)
+    assert found.stack == "cdr"
+    assert found.why.startswith("cdr: mean error 0.02")
+
+
 @pytest.mark.parametrize("budget", [0.5, float("nan"), float("inf"), True])
 def test_a_budget_that_cannot_be_is_refused(budget: float) -> None:
     with pytest.raises(UsageError, match="budget"):
