@@ -42,6 +42,9 @@ ELSEWHERE: dict[str, str] = {
 ESTIMATORS = ("zne", "lre", "pec", "cdr")
 """Each of them removes the gates' errors: two would remove them twice."""
 
+OTHER_STATES = ("pec", "cdr")
+"""Techniques that run circuits whose states do not have the ansatz's symmetries, on purpose."""
+
 
 def parse(text: str) -> tuple[str, ...]:
     """Techniques of a stack such as "readout+zne"; none for "none".
@@ -50,8 +53,8 @@ def parse(text: str) -> tuple[str, ...]:
     last makes the circuits that the others are applied to.
 
     Raises:
-        UsageError: An unknown name, one twice, two that remove the same errors, or an order that means something else;
-            says what works.
+        UsageError: An unknown name, one twice, two that remove the same errors or do not go together, or an order that
+            means something else; says what works.
     """
     names = tuple(part.strip().lower() for part in str(text).split("+"))
     if names in (("none",), ("",)):
@@ -81,4 +84,24 @@ def parse(text: str) -> tuple[str, ...]:
             f"{text!r} is in another order than it can be applied in: a stack is read from the device outwards.",
             f"Take {'+'.join(works)}.",
         )
+    check_symmetry(names)
     return names
+
+
+def check_symmetry(names: tuple[str, ...]) -> None:
+    """Check that symmetries are verified of circuits that have them.
+
+    Args:
+        names: Of the stack's techniques.
+
+    Raises:
+        UsageError: symmetry stands with a technique that runs other states.
+    """
+    for other in OTHER_STATES:
+        if "symmetry" in names and other in names:
+            rest = "+".join(name for name in names if name != "symmetry")
+            raise UsageError(
+                f"symmetry and {other} do not go together: {other} runs circuits whose states are not those of the "
+                "ansatz, and their symmetries are others.",
+                f"Take {rest}, or symmetry with zne or lre, which keep the state.",
+            )

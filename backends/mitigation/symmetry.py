@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
+from backends.mitigation.stack import check_symmetry
 from backends.mitigation.types import Asked, Context, Expansion, Part
 from backends.protocol import FloatArray
 from circuits.errors import QrunError, UsageError
@@ -19,9 +20,6 @@ MOST = 5
 """Symmetries that are verified at once: g of them make 2^g Pauli strings of each."""
 
 _KEPT = 16
-
-_WITHOUT = ("pec", "cdr")
-"""Techniques that run circuits whose states do not have the symmetries, on purpose."""
 
 
 class Symmetry:
@@ -48,14 +46,7 @@ class Symmetry:
 
     def __init__(self, context: Context) -> None:
         stack = context.options.stack
-        for other in _WITHOUT:
-            if other in stack:
-                rest = [name for name in stack if name != "symmetry"]
-                raise UsageError(
-                    f"symmetry and {other} do not go together: {other} runs circuits whose states are not those of the "
-                    "ansatz, and their symmetries are others.",
-                    f"Take {'+'.join(rest)}, or symmetry with zne or lre, which keep the state.",
-                )
+        check_symmetry(stack)
         self.below = "readout" in stack
         self._known: dict[int, tuple[Ansatz, tuple[PauliSymmetry, ...]]] = {}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.mitigation.make import mitigated, techniques
-from backends.mitigation.stack import ESTIMATORS, TECHNIQUES, parse
+from backends.mitigation.stack import ESTIMATORS, OTHER_STATES, TECHNIQUES, parse
 from backends.mitigation.types import MitigationOptions
 from circuits.errors import UsageError
 from tests.backends.mitigation.devices import context, twin
@@ -40,6 +40,8 @@ def test_what_a_stack_means(text: str) -> None:
         ("readout+lre+cdr", ("both remove", "readout+lre or readout+cdr")),
         ("zne+readout", ("order", "Take readout+zne.")),
         ("twirl+ddd+zne", ("order", "Take ddd+twirl+zne.")),
+        ("symmetry+pec", ("symmetry and pec do not go together", "Take pec, or symmetry with zne or lre")),
+        ("readout+symmetry+twirl+cdr", ("symmetry and cdr do not go together", "Take readout+twirl+cdr, or")),
         ("readout+none", ("no part of a stack", "--mitigation none")),
         ("auto+zne", ("no part of a stack", "--mitigation auto")),
     ],
@@ -58,6 +60,10 @@ def test_every_set_has_one_order_and_the_message_names_it(names: list[str]) -> N
         for each in permutations(names):
             with pytest.raises(UsageError):
                 parse("+".join(each))
+        return
+    if "symmetry" in names and set(names) & set(OTHER_STATES):
+        with pytest.raises(UsageError, match="do not go together|Take .*\\."):
+            parse("+".join(names))
         return
     assert parse("+".join(ordered)) == tuple(ordered)
     if names != ordered:
