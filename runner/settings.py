@@ -146,7 +146,7 @@ TECHNIQUE_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
     "extrapolation": (("zne",), "auto"),
     "ddd_rule": (("ddd",), "xx"),
     "training_circuits": (("cdr",), 10),
-    "fraction_non_clifford": (("cdr",), 0.1),
+    "fraction_non_clifford": (("cdr",), 0.3),
     "pec_samples": (("pec",), 100),
     "lre_degree": (("lre",), 2),
     "lre_chunks": (("lre",), 2),
@@ -181,7 +181,7 @@ class MitigationSettings(Settings):
     ddd_rule: Literal["xx", "yy", "xyxy"] | None = Field(None, description="Sequence of pulses.")
     training_circuits: Circuits | None = Field(None, description="Near-Clifford circuits a call.")
     fraction_non_clifford: float | None = Field(
-        None, ge=0, le=1, description="Share of rotations that stay as they are in them."
+        None, ge=0, lt=1, description="Share of rotations that stay as they are in them."
     )
     pec_samples: Circuits | None = Field(None, description="Sampled circuits.")
     lre_degree: int | None = Field(None, ge=1, le=20, description="Degree of the polynomial.")

@@ -10,6 +10,17 @@ Every rotation whose angle is free or no multiple of pi/2 becomes a parameter of
 circuits are rows of one template, with the same gates in the same places. The fit is shared by the whole batch, and
 counts as a constant for gradients.
 
+By default three in ten of the rotations stay as they are: with one in ten the training circuits are, at angles anywhere,
+too unlike the circuit. How many times less the mean error is than without, exact values, readout set aside, reps 4,
+angles uniform in [-pi, pi], by that share:
+
+| | 0 | .1 | .3 | .5 |
+|---|---|---|---|---|
+| fake_kyiv 4 qubits | 1.1 | 2.5 | 3.2 | 3.5 |
+| fake_kyiv 8 | 1.1 | 1.7 | 2.8 | 3.4 |
+| fake_torino 4 | 1.1 | 4.0 | 4.9 | 5.7 |
+| fake_manila 4 | 1.1 | 2.5 | 2.8 | 2.9 |
+
 An observable whose training values are all alike, noisy or ideal, keeps its values: no line goes through a point.
 """
 
@@ -64,7 +75,7 @@ class Cdr:
             )
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0.0 <= fraction < 1.0:
             raise UsageError(
-                f"fraction_non_clifford must be at least 0 and below 1, not {fraction!r}.", "Give a share, such as 0.1."
+                f"fraction_non_clifford must be at least 0 and below 1, not {fraction!r}.", "Give a share, such as 0.3."
             )
         self._number, self._fraction, self._seed = number, float(fraction), context.options.seed
         self._lifted: OrderedDict[int, Lifted] = OrderedDict()

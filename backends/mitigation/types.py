@@ -52,7 +52,7 @@ class MitigationOptions:
     extrapolation: Extrapolation = "auto"
     ddd_rule: Literal["xx", "yy", "xyxy"] = "xx"
     training_circuits: int = 10
-    fraction_non_clifford: float = 0.1
+    fraction_non_clifford: float = 0.3
     pec_samples: int = 100
     lre_degree: int = 2
     lre_chunks: int = 2

@@ -197,12 +197,15 @@ def _rows(part) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(("device", "better"), [("fake_kyiv", 1.5), ("fake_torino", 2.5)])
 def test_it_cuts_the_error(device: str, better: float) -> None:
-    plain = mitigated = 0.0
+    plain = mitigated = fewer = 0.0
     for seed in range(3):
         asked = request(device, 4, batch=4, seed=seed)
         plain += np.abs(twin(device).run([asked])[0].values - noiseless(asked)).mean()
-        mitigated += np.abs(around(device, "cdr").run([asked])[0].values - noiseless(asked)).mean()
+        mitigated += np.abs(around(device, "cdr", seed=seed).run([asked])[0].values - noiseless(asked)).mean()
+        less = around(device, "cdr", seed=seed, fraction_non_clifford=0.1)
+        fewer += np.abs(less.run([asked])[0].values - noiseless(asked)).mean()
     assert mitigated < plain / better
+    assert mitigated < 0.9 * fewer  # why the default share is what it is
 
 
 def test_without_noise_it_changes_nothing() -> None:
@@ -231,7 +234,7 @@ def test_one_template_serves_all_calls() -> None:
     given = lifted.at(asked.inputs, asked.weights)
     for row in first.parts[1].rows.weights:
         left = ~is_quarter(row)
-        assert left.sum() == round(0.1 * len(row))
+        assert left.sum() == round(0.3 * len(row))
         assert any((given[b][left] == row[left]).all() for b in range(3))
 
 
