@@ -2,7 +2,8 @@
 
 Each federation is played without chain and store (`runner/attack/simulate.py`, all nodes honest). Its final model is
 scored as a run scores it. Training without mitigation is the same with and without mitigation at evaluation, and so is
-training with it: each is played once and scored twice.
+training with it: each is played once and scored twice. Beside them stands the same federation on the ideal target: what
+mitigation that left no error would come to.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ SEEDS = (0, 1, 2, 3, 4)
 
 ARMS = ("none", "training", "evaluation", "both")
 """Where mitigation is applied."""
+
+IDEAL = "ideal"
+"""The target without errors: there is one arm, none."""
 
 METRICS = ("holdout_auroc", "holdout_f1", "test_auroc", "test_f1")
 """Of the hold-out part of the training file, and of the test file; F1 at the label-free threshold."""
@@ -84,8 +88,10 @@ class Asked:
 
     @property
     def federations(self) -> list[RunConfig]:
-        """One config each: the first seed on all devices first."""
-        return [config.model_copy(update={"seed": seed}) for seed in self.seeds for config in self.configs]
+        """One config each, the first seed on all devices and on the ideal target first."""
+        without = {"backend": IDEAL, "snapshot_sha256": None, "idle_noise": False, "mitigation": None}
+        everywhere = *self.configs, self.configs[0].model_copy(update=without)
+        return [config.model_copy(update={"seed": seed}) for seed in self.seeds for config in everywhere]
 
 
 def asked(
@@ -128,6 +134,11 @@ def asked(
     return Asked(tuple(configs), tuple(dict.fromkeys(seeds)) or SEEDS, jobs)
 
 
+def arms(config: RunConfig) -> tuple[str, ...]:
+    """Of one federation."""
+    return ARMS[:1] if config.mitigation is None else ARMS
+
+
 @dataclass(frozen=True)
 class Table:
     """All lines, and the data that they are of ("official", "stand-in")."""
@@ -164,7 +175,7 @@ def learn(
     )
     try:
         wanted = asked.federations
-        missing = [f for f in wanted if not all((f.backend, f.seed, arm) in file.rows for arm in ARMS)]
+        missing = [f for f in wanted if not all((f.backend, f.seed, arm) in file.rows for arm in arms(f))]
         done = len(wanted) - len(missing)
         progress(done, len(wanted), "playing federations")
         for lines in _play_all(missing, data, asked.jobs):
@@ -172,7 +183,7 @@ def learn(
                 file.add(line)
             done += 1
             progress(done, len(wanted), _said(lines))
-        return Table([file.rows[f.backend, f.seed, arm] for f in wanted for arm in ARMS], study.dataset.source)
+        return Table([file.rows[f.backend, f.seed, arm] for f in wanted for arm in arms(f)], study.dataset.source)
     finally:
         file.close()
 
@@ -209,7 +220,7 @@ def play(config: RunConfig, data: Path | None) -> list[Line]:
     """One federation, trained without mitigation and with it, and each scored without it and with it.
 
     Args:
-        config: With the mitigation.
+        config: With the mitigation; where it has none, the federation has one arm.
         data: Folder of the data set's files.
     """
     import torch
@@ -223,34 +234,34 @@ def play(config: RunConfig, data: Path | None) -> list[Line]:
 
 
 def _play(config: RunConfig, data: Path | None) -> list[Line]:
-    if config.mitigation is None:
-        raise ValueError("the config mitigates nothing")
     world = World.build(config.model_copy(update={"mitigation": None}), data)
-    options, exact = config.mitigation.options(derive(config.seed, "mitigation")), is_exact(config)
     target = get_target(config.backend)
+
+    def model(training: bool, evaluation: bool) -> QGAN:
+        plain = world.model
+        if config.mitigation is None or not (training or evaluation):
+            return plain
+        options, exact = config.mitigation.options(derive(config.seed, "mitigation")), is_exact(config)
+        how = Mitigation(target, options, exact, training=training, evaluation=evaluation)
+        return QGAN(plain.settings, plain.executor, plain.circuit, how)
+
     found = {}
+    both = (False,) if config.mitigation is None else (False, True)
     try:
-        for training in (False, True):
+        for training in both:
             begin = time.perf_counter()
-            own = world.model
-            if training:
-                how = Mitigation(target, options, exact, training=True, evaluation=False)
-                own = QGAN(own.settings, own.executor, own.circuit, how)
-            outcome = simulate(replace(world, model=own, trained={}), ATTACKS["none"], frozenset(), "reputation")
+            own = replace(world, model=model(training, False), trained={})
+            outcome = simulate(own, ATTACKS["none"], frozenset(), "reputation")
             trained = time.perf_counter() - begin
-            for evaluation in (False, True):
+            for evaluation in both:
                 begin = time.perf_counter()
-                judge = world.model
-                if evaluation:
-                    how = Mitigation(target, options, exact, training=False, evaluation=True)
-                    judge = QGAN(judge.settings, judge.executor, judge.circuit, how)
-                figures = _score(replace(world, model=judge), outcome.final)
+                figures = _score(replace(world, model=model(False, evaluation)), outcome.final)
                 arm = ARMS[training + 2 * evaluation]
                 seconds = round(trained + time.perf_counter() - begin, 2)
                 found[arm] = Line(config.backend, config.seed, arm, *figures, seconds)
     finally:
         world.model.executor.__exit__(None, None, None)
-    return [found[arm] for arm in ARMS]
+    return [found[arm] for arm in arms(config)]
 
 
 def _score(world: World, blocks: Blocks) -> tuple[float, float, float | None, float | None]:

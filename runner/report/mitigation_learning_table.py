@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from runner.config import RunConfig
-from runner.report.mitigation_learning import ARMS, METRICS, Asked, Line, Table
+from runner.report.mitigation_learning import ARMS, IDEAL, METRICS, Asked, Line, Table
 from runner.report.mitigation_view import as_markdown
 from runner.tables import emit, table_of
 
@@ -35,7 +35,8 @@ LEGEND = (
     "Where mitigation is applied: to the generator's steps (training), to the samples that scores rest on "
     "(evaluation), or both. First table: median over seeds (lowest to highest). Second: difference to none in points, "
     "mean over seeds with its 95 % bootstrap interval over seeds, in how many seeds it is better, and p of the "
-    "two-sided sign test; over all devices a seed's difference is the mean of its devices."
+    "two-sided sign test; over all devices a seed's difference is the mean of its devices. ideal: the same federations "
+    "on a target without errors, which is what mitigation without any error left would come to."
 )
 
 
@@ -80,7 +81,8 @@ def pair(backend: str, metric: str, arm: str, differences: Sequence[float]) -> P
 def pairs(lines: Sequence[Line]) -> list[Pair]:
     """Every arm against none, on each device and over all of them."""
     values = {(x.backend, x.seed, x.arm, m): getattr(x, m) for x in lines for m in METRICS}
-    backends, seeds = (list(dict.fromkeys(getattr(x, name) for x in lines)) for name in ("backend", "seed"))
+    devices = [x for x in lines if x.backend != IDEAL]
+    backends, seeds = (list(dict.fromkeys(getattr(x, name) for x in devices)) for name in ("backend", "seed"))
     out = []
     for backend in [*backends, *([ALL] if len(backends) > 1 else [])]:
         own = backends if backend == ALL else [backend]
@@ -106,6 +108,9 @@ def _medians(lines: Sequence[Line], names: dict[str, str]) -> list[list[str]]:
             row = [backend, names[metric]]
             for arm in ARMS:
                 found = [getattr(x, metric) for x in lines if (x.backend, x.arm) == (backend, arm)]
+                if not found:
+                    row.append("-")
+                    continue
                 ends = f"{min(found):.3f}-{max(found):.3f}".replace("0.", ".")
                 row.append(f"{statistics.median(found):.4f} ({ends})")
             rows.append(row)

@@ -134,9 +134,12 @@ def test_learning_is_played_by_arm_and_training_is_shared(qrun: Qrun, tmp_path: 
     first = qrun(*options, "--json")
     assert first.returncode == 0, first.stderr
     body = json.loads(first.stdout)
-    assert [(line["seed"], line["arm"]) for line in body["lines"]] == [(s, a) for s in (0, 1) for a in ARMS]
-    by = {line["arm"]: line["holdout_auroc"] for line in body["lines"] if line["seed"] == 0}
-    assert len(set(by.values())) == len(ARMS), "each arm is mitigated somewhere else"
+    arms = [*ARMS, "none"]  # the last on the ideal target
+    assert [(line["seed"], line["arm"]) for line in body["lines"]] == [(s, a) for s in (0, 1) for a in arms]
+    assert {line["backend"] for line in body["lines"]} == {"fake_manila", "ideal"}
+    assert {p["backend"] for p in body["differences"]} == {"fake_manila"}
+    by = [line["holdout_auroc"] for line in body["lines"] if line["seed"] == 0]
+    assert len(set(by)) == len(arms), "each arm is mitigated somewhere else"
     again = qrun(*options, "--json")
     assert again.stdout == first.stdout
     assert "evaluation" in qrun(*options).stdout
