@@ -17,10 +17,14 @@ from backends.layer import check_tensor
 from backends.mitigation.types import Asked, Expansion, Technique
 from backends.observables import check_arrays, check_requests
 from backends.protocol import DifferentiableExecutor, Executor, FloatArray, Request, Result
+from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 
 _KEPT = 256
 """How many expansions are kept ready."""
+
+MOST = 20_000
+"""Circuits in place of one: all of them are held at once, at 50 to 500 kB each."""
 
 
 @dataclass
@@ -75,6 +79,7 @@ class MitigatedExecutor:
         self.name = inner.name
         self.differentiable = inner.differentiable
         self._known: OrderedDict[tuple[int, int, int], tuple[object, object, Expansion]] = OrderedDict()
+        self._counted: OrderedDict[int, CompiledCircuit] = OrderedDict()
 
     def __enter__(self) -> Self:
         self.inner.__enter__()
@@ -149,6 +154,7 @@ class MitigatedExecutor:
             check_tensor(name, tensor)
         plain = Request(circuit, observables, _numpy(inputs), _numpy(weights))
         check_arrays(circuit, plain.inputs, plain.weights)
+        self._check_number(circuit)
         node = self._node(plain, len(self.techniques))
         return self._differentiate(node, inputs, weights, {})
 
@@ -156,7 +162,28 @@ class MitigatedExecutor:
 
     def _expand(self, requests: Sequence[Request]) -> tuple[_Node, ...]:
         check_requests(requests)
+        for request in requests:
+            if not request.raw:
+                self._check_number(request.circuit)
         return tuple(self._node(request, len(self.techniques)) for request in requests)
+
+    def _check_number(self, circuit: CompiledCircuit) -> None:
+        """Refuse more circuits than memory holds, before the first of them is made.
+
+        Raises:
+            UsageError: They are more than `MOST`.
+        """
+        if id(circuit) in self._counted:
+            return
+        number = count(self.techniques, circuit, 1)
+        if number > MOST:
+            raise UsageError(
+                f"mitigation {self.stack} makes {number:,} circuits of one, and {MOST:,} are the most that are held.",
+                "Take fewer circuits in the options of [mitigation].",
+            )
+        self._counted[id(circuit)] = circuit
+        if len(self._counted) > _KEPT:
+            self._counted.popitem(last=False)
 
     def _node(self, request: Request, level: int, *, own: bool = False) -> _Node:
         """A request after the techniques below `level`, the outermost first."""
@@ -195,22 +222,26 @@ class MitigatedExecutor:
     def _combine(self, nodes: Sequence[_Node], results: Sequence[Result]) -> list[Result]:
         places = iter(_leaves(nodes)[1])
         found = []
+        counted: set[int] = set()  # what several requests share is counted with the first of them
         for node in nodes:
             mine = [next(places) for _ in node.leaves()]
             if node.request.raw:
                 found.append(results[mine[0]])
                 continue
             values, errors = _value(node, iter([results[place] for place in mine]))
-            found.append(Result(values, errors, self._metadata([results[place] for place in dict.fromkeys(mine)])))
+            each = list(dict.fromkeys(mine))
+            new = [results[place] for place in each if place not in counted]
+            counted.update(each)
+            found.append(Result(values, errors, self._metadata([results[place] for place in each], new)))
         return found
 
-    def _metadata(self, parts: Sequence[Result]) -> dict[str, Any]:
-        """Of the first part, with what adds up over all of them."""
+    def _metadata(self, parts: Sequence[Result], new: Sequence[Result]) -> dict[str, Any]:
+        """Of the first part, with what adds up over those that no earlier result counts (`new`)."""
         said: dict[str, Any] = dict(parts[0].metadata)
         said["mitigation"] = self.stack
-        said["circuits"] = sum(len(part.values) for part in parts)
+        said["circuits"] = sum(len(part.values) for part in new)
         if "qpu_seconds" in said:
-            said["qpu_seconds"] = sum(float(part.metadata.get("qpu_seconds") or 0.0) for part in parts)
+            said["qpu_seconds"] = sum(float(part.metadata.get("qpu_seconds") or 0.0) for part in new)
         for name in ("job_ids", "tags"):
             if name in said:
                 said[name] = list(dict.fromkeys(each for part in parts for each in part.metadata.get(name) or ()))

@@ -14,7 +14,7 @@ import torch
 from backends.catalog import get_target
 from backends.engines import make_executor
 from backends.layer import ExpectationLayer
-from backends.mitigation.executor import MitigatedExecutor, count
+from backends.mitigation.executor import MOST, MitigatedExecutor, count
 from backends.mitigation.extrapolate import coefficients
 from backends.mitigation.make import Mitigation, mitigated
 from backends.mitigation.stack import TECHNIQUES, parse
@@ -128,8 +128,41 @@ def test_measured_readout_takes_two_circuits_of_a_call() -> None:
     found = outer.run(asked, seed=1)
     # Three scales of three samples for each of two requests, and the two circuits once for all.
     assert sorted(len(each.inputs) for each in inner.calls[0]) == [1, 1, *[3] * 6]
-    assert [result.metadata["circuits"] for result in found] == [11, 11]
+    assert [result.metadata["circuits"] for result in found] == [11, 9]  # which add up to what was run
     assert count(outer.techniques, asked[0].circuit, 3) == 11
+
+
+def test_what_requests_share_is_counted_once() -> None:
+    inner = Recorder(engine(shots=100))
+    outer, asked = around(inner, "readout", exact=False, readout="circuits"), request(KYIV, 2, reps=1)
+    found = outer.run([asked, replace(asked, weights=asked.weights + 0.1), replace(asked, raw=True)], seed=7)
+    sent = inner.calls[0]
+    assert [len(each.inputs) for each in sent] == [3, 1, 1, 3, 3]
+    assert [result.metadata["circuits"] for result in found[:2]] == [5, 3]
+    assert [result.metadata["qpu_seconds"] for result in found[:2]] == [1.5, 0.5]
+    assert found[1].metadata["job_ids"] == ["job-3", "all", "job-1", "job-2"]
+
+
+@pytest.mark.parametrize("stack", ["pec", "twirl+pec", "lre"])
+def test_more_circuits_than_memory_holds_are_refused_before_one_is_made(
+    stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pec.Pec", "lre.Lre", "twirl.Twirl"):
+        monkeypatch.setattr(f"backends.mitigation.{name}.expand", lambda *_: pytest.fail("a circuit was made"))
+    options = {"pec_samples": MOST + 1 if stack == "pec" else 2001, "twirl_circuits": 10, "lre_degree": 1}
+    outer, asked = around(engine(), stack, lre_chunks=2 if stack == "lre" else 1, **options), request(KYIV, 2, reps=1)
+    if stack == "lre":
+        monkeypatch.setattr("backends.mitigation.executor.MOST", 2)
+    tensors = torch.from_numpy(asked.inputs), torch.from_numpy(asked.weights)
+    for call in (
+        lambda: outer.run([asked]),
+        lambda: outer.plan([asked]),
+        lambda: outer.send([asked]),
+        lambda: outer.expectations(asked.circuit, asked.observables, *tensors),
+    ):
+        with pytest.raises(UsageError, match=r"circuits of one, and [\d,]+ are the most"):
+            call()
+    assert outer.plan([replace(asked, raw=True)])[0].circuit is asked.circuit
 
 
 def test_a_gradient_measures_readout_once() -> None:
