@@ -61,7 +61,11 @@ def joined(of_file: Any, said: Any) -> Any:
             kept = {k: v for k, v in kept.items() if k not in TECHNIQUE_OPTIONS or _has(names, k)}
     table = merge(kept, told)
     if table.get("stack") is None:
-        first = next((str(name) for name in table if table[name] is not None), "apply")
+        if not any(value is not None for value in table.values()):
+            raise UsageError(
+                "the table [mitigation] is empty.", 'Write stack = "readout+zne" into it, or leave it out.'
+            )
+        first = next(str(name) for name in table if table[name] is not None)
         raise UsageError(
             f"{OPTIONS.get(first, f'mitigation.{first}')}: there is no mitigation that it would be of.",
             "Name the techniques with --mitigation, for example --mitigation readout+zne.",
@@ -133,8 +137,9 @@ def resolve(config: RunConfig, table: Mapping[str, Any], tell: Tell) -> RunConfi
     """
     check_auto(table, config)
     if config.backend == "ideal":
-        tell("Mitigation", "auto: ideal has no errors to mitigate; none is taken.")
-        return config
+        why = "auto: ideal has no errors to mitigate; none is taken."
+        tell("Mitigation", why)
+        return config.with_choice(why)
     from backends.mitigation.calibrate import choose
     from backends.mitigation.types import MitigationOptions
 
@@ -158,7 +163,7 @@ def resolve(config: RunConfig, table: Mapping[str, Any], tell: Tell) -> RunConfi
     tell("Mitigation", why)
     names = parse(choice.stack)
     if not names:
-        return config
+        return config.with_choice(why)
     of_stack = {k: v for k, v in said.items() if k not in TECHNIQUE_OPTIONS or _has(names, k)}
     made = {**config.model_dump(mode="json"), "mitigation": {**of_stack, "stack": choice.stack}}
     return build_config(made).with_choice(why)

@@ -164,10 +164,15 @@ def check_budget(config: RunConfig, circuits: Sequence[Mapping[Purpose, float]],
     most = max((number for one in circuits for number in one.values()), default=0.0)
     if said is not None and most > said.budget:
         raise UsageError(
-            f"{takes()}; mitigation {said.stack} takes {most:,.4g} circuits for each unmitigated one, and "
+            f"{takes()}; mitigation {said.stack} takes {_plain(most)} circuits for each unmitigated one, and "
             f"the budget is {said.budget:g}.",
             "Take fewer circuits (options in [mitigation]), another stack, or raise --mitigation-budget.",
         )
+
+
+def _plain(number: float) -> str:
+    """Four digits of a small number, all of a large one before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def run_takes(config: RunConfig, model: QGAN, there: QGAN | None) -> str:

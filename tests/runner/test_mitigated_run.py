@@ -259,6 +259,19 @@ def test_what_auto_chose_and_why_stands_in_the_result(tmp_path: Path, monkeypatc
     assert "result/mitigation/chosen" in {entry.id for entry in found.findings.of("attested")}
 
 
+def test_that_auto_chose_none_stands_in_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends.mitigation.calibrate import Choice
+
+    monkeypatch.setattr(
+        "backends.mitigation.calibrate.choose", lambda *_, **__: Choice("none", "none: it is best.", ())
+    )
+    folder = tmp_path / "run"
+    result = play(folder, {**TINY, "nodes": 1, "mitigation": "auto"})
+    assert "mitigation" not in result
+    assert "none: it is best." in json.loads((folder / "config.json").read_bytes())["chosen"]
+    assert verified(folder).findings.of("false") == []
+
+
 def test_the_loss_with_infidelity_is_part_of_a_run(tmp_path: Path) -> None:
     options = {**ON_RUNTIME, "nodes": 1, "infidelity_weight": 0.5}
     folder = tmp_path / "run"

@@ -151,6 +151,7 @@ def test_a_file_and_the_command_line(tmp_path: Path) -> None:
         ('[mitigation]\nstack = "auto"\nfolding = "x"\n', "mitigation.folding = 'x'"),
         ('[mitigation]\nstack = "none"\napply = "both"\n', "it would do nothing"),
         ("mitigation = 3\n", "mitigation = 3"),
+        ("[mitigation]\n", "the table [mitigation] is empty"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -175,6 +176,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, words: str) -> None
         (["--engine", "runtime", "--mitigation", "zne", "--mitigation-budget", "2"], "QPU seconds on fake_manila"),
         (["--run-on", "fake_lima", "--mitigation", "zne", "--mitigation-budget", "2"], "QPU seconds on fake_lima"),
         (["--mitigation", "symmetry"], "no Pauli symmetry"),
+        (["--mitigation", "symmetry+pec"], "symmetry and pec do not go together"),
     ],
 )
 def test_wrong_options_are_refused_before_there_is_a_run(options: list[str], words: str) -> None:
@@ -252,9 +254,13 @@ def test_auto_becomes_a_stack_and_says_why() -> None:
 
 def test_auto_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = chooses(monkeypatch, "none")
-    assert said(**SMALL, mitigation={"stack": "auto", "apply": "training", "budget": 5}).digest == said(**SMALL).digest
+    config = said(**SMALL, mitigation={"stack": "auto", "apply": "training", "budget": 5})
+    assert config.digest == said(**SMALL).digest
+    assert "none: for a test." in str(config.chosen)
     assert asked[0]["budget"] == 5
-    assert said(qubits=3, backend="ideal", mitigation="auto").mitigation is None
+    ideal = said(qubits=3, backend="ideal", mitigation="auto")
+    assert ideal.mitigation is None
+    assert "no errors to mitigate" in str(ideal.chosen)
     assert len(asked) == 1
 
 
