@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.runtime.types import Tell, silent
 from circuits.errors import UsageError
 from experiments.base import find
 from experiments.datasets.split import parse_partition
@@ -16,6 +17,7 @@ from runner.attack.pool import Job, play_all
 from runner.attack.summary import Row, summarise
 from runner.config import RunConfig, read_toml
 from runner.options import config_from
+from runner.progress import Warn
 from runner.seeds import derive
 from runner.settings import AGGREGATIONS
 
@@ -84,8 +86,9 @@ def request(
     partitions: Sequence[str] = (),
     aggregations: Sequence[str] = (),
     jobs: int,
+    tell: Tell = silent,
 ) -> Request:
-    """Check what is asked for.
+    """Check what is asked for. `tell` is told what was chosen where the config file leaves it open, and why.
 
     Raises:
         UsageError: unknown names, impossible numbers; in one line.
@@ -94,7 +97,7 @@ def request(
     model = given.get("model", {})
     known = {**given, **(model if isinstance(model, dict) else {})}
     values = {k: v for k, v in DEFAULTS.items() if k not in known} | {k: v for k, v in options.items() if v is not None}
-    config = config_from(experiment, {**values, "test": False}, file)
+    config = config_from(experiment, {**values, "test": False}, file, tell=tell)
     if not 1 <= bad < (config.nodes + 1) // 2:
         most = (config.nodes + 1) // 2 - 1
         raise UsageError(
@@ -130,6 +133,7 @@ def tabulate(
     out: Path | None = None,
     notify: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, Line | None], None] = lambda done, total, line: None,
+    tell: Tell = silent,
 ) -> Table:
     """Play all cells that are not in the file yet, and sum up those that were asked for.
 
@@ -139,6 +143,10 @@ def tabulate(
         out: File of finished cells; made, or gone on with.
         notify: Told what the user should know, e.g. that a stand-in is used.
         progress: Told of (cells done, cells in all, the last one).
+        tell: Told what mitigation will do, where there is one.
+
+    Raises:
+        UsageError: Mitigation that cannot be had, or is past its budget; before anything is played.
     """
     config = asked.config
     study = find(config.experiment).load(
@@ -154,6 +162,8 @@ def tabulate(
     try:
         cells = asked.cells
         missing = [c for c in cells if c not in file.lines]
+        if missing and config.mitigation is not None:
+            _check_mitigation(asked, tell)
         done = len(cells) - len(missing)
         progress(done, len(cells), None)
 
@@ -167,3 +177,21 @@ def tabulate(
         return Table(summarise([file.lines[c] for c in cells], config.nodes), study.dataset.source)
     finally:
         file.close()
+
+
+class _Notices(Warn):
+    """Hands on what the user must know, and says nothing of the progress."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+
+    def notice(self, title: str, text: str) -> None:
+        """Tell."""
+        self.tell(title, text)
+
+
+def _check_mitigation(asked: Request, tell: Tell) -> None:
+    """As before a run: what mitigation takes is held against its budget, and what it will do is forecast and told."""
+    from runner.prepare import prepare
+
+    prepare(asked.config.model_copy(update={"seed": asked.seeds[0]}), _Notices(tell))

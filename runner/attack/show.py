@@ -26,8 +26,12 @@ class CellBar(Bar):
         super().__init__("reading the data", speed_seconds=SPEED_SECONDS)
 
     def notice(self, text: str) -> None:
+        """A panel that stays, about the data."""
+        self.tell("Data", text)
+
+    def tell(self, title: str, text: str) -> None:
         """A panel that stays."""
-        self.console.print(Panel(Text(text), title="Data", border_style="yellow", expand=False))
+        self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
 
     def step(self, done: int, total: int, line: Line | None) -> None:
         """So many cells are done; the last is `line`."""

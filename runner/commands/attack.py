@@ -74,10 +74,11 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
         partitions=_names(partitions) or few.get("partitions", ()),
         aggregations=_names(aggregations) or few.get("aggregations", ()),
         jobs=jobs if jobs is not None else min(2, os.cpu_count() or 1),
+        tell=lambda title, text: typer.echo(f"{title}: {text}", err=True),
     )
     with CellBar() as bar:
         try:
-            table = tabulate(asked, data=data, out=out, notify=bar.notice, progress=bar.step)
+            table = tabulate(asked, data=data, out=out, notify=bar.notice, progress=bar.step, tell=bar.tell)
         except KeyboardInterrupt:
             hint = "Start the same command again: it goes on." if out else "With --out FILE it could be gone on with."
             raise KeyboardInterrupt(f"interrupted. {hint}") from None

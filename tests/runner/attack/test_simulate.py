@@ -100,6 +100,31 @@ def test_ways_of_joining_without_grades_settle_nothing(data_dir: Path) -> None:
         assert outcome.flagged == {}
 
 
+def test_mitigation_is_checked_and_told_before_anything_is_played(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[object] = []
+    monkeypatch.setattr("runner.attack.run.play_all", lambda *what: played.append(what))
+    told: list[tuple[str, str]] = []
+
+    def tabulated(table: dict[str, object]) -> None:
+        options = {**SMALL, "backend": "fake_manila", "reps": 1, "mitigation": table}
+        given = asked(options=options, bad=1, attacks=("none",), aggregations=("mean",), seeds=1)
+        tabulate(given, data=data_dir, out=tmp_path / "cells.jsonl", tell=lambda *what: told.append(what))
+
+    with pytest.raises(UsageError, match=r"zne takes 3 circuits for each unmitigated one, and the budget is 2"):
+        tabulated({"stack": "zne", "budget": 2})
+    assert not played
+    assert not told
+    (tmp_path / "cells.jsonl").unlink(missing_ok=True)
+    with pytest.raises(KeyError):  # nothing was played, so that there is nothing to sum up
+        tabulated({"stack": "zne"})
+    assert played
+    ((title, text),) = told
+    assert title == "Mitigation"
+    assert "On fake_manila: zne with exact values" in text
+
+
 @pytest.mark.slow
 def test_workers_give_what_one_process_gives(data_dir: Path) -> None:
     job, _ = small(data_dir)
