@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mitiq.zne import construct_circuits
 
@@ -46,6 +47,7 @@ class Zne:
         """One part a noise scale, all with the request's observables.
 
         Raises:
+            UsageError: Two scales at which the same gates are folded.
             QrunError: A gate that has no inverse among the device's own.
         """
         circuit = asked.circuit
@@ -66,7 +68,15 @@ class Zne:
             scale: with_circuit(circuit, from_tokens(tokens, circuit.circuit))
             for scale, tokens in zip(further, made, strict=True)
         }
-        return [known.get(scale, circuit) for scale in self.scales]
+        found = [known.get(scale, circuit) for scale in self.scales]
+        for (low, plain), (high, more) in pairwise(zip(self.scales, found, strict=True)):
+            if len(more.circuit.data) <= len(plain.circuit.data):
+                raise UsageError(
+                    f"the noise scales {low!r} and {high!r} are one and the same for {circuit.ansatz.name}: between "
+                    "them no further gate is folded.",
+                    f"Take scales further apart. {_EXAMPLE}",
+                )
+        return found
 
 
 def check_scales(scales: Sequence[float], folding: str) -> tuple[float, ...]:

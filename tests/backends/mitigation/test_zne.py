@@ -109,6 +109,14 @@ def test_random_folding_stops_at_the_gate_that_meets_the_scale() -> None:
         assert abs(reached / total - 2.0) <= of["ecr"] / total + 1e-9
 
 
+@pytest.mark.parametrize("folding", ["random", "global"])
+def test_scales_between_which_nothing_is_folded_are_refused(folding: str) -> None:
+    asked = request("fake_kyiv", 3, reps=1)
+    for scales in ((1, 1.0000001), (1, 3, 3.0001)):
+        with pytest.raises(UsageError, match=rf"scales {scales[-2]:.1f} and {scales[-1]} are one and the same"):
+            expand("fake_kyiv", "zne", asked, folding=folding, scale_factors=scales)
+
+
 def test_random_folding_leaves_the_global_generator_alone() -> None:
     fold = folder("random", compiled("fake_kyiv", 3), get_target("fake_kyiv"), 2**70)
     before = np.random.get_state()[1].copy()
