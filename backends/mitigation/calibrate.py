@@ -17,7 +17,7 @@ from backends.mitigation.types import Context, MitigationOptions
 from backends.observables import single_z
 from backends.protocol import Executor, FloatArray, Request
 from backends.target import Target
-from circuits.errors import UsageError
+from circuits.errors import QrunError, UsageError
 from circuits.types import CompiledCircuit
 
 CIRCUITS = 8
@@ -131,7 +131,9 @@ def choose(
                     continue
                 around = mitigated(engine, target, mine, exact=shots is None)
                 (result,) = around.run([request], seed=seed % 2**63)
-            except UsageError as error:
+            except QrunError as error:
+                if not stack:
+                    raise  # the engine does not take the circuit at all
                 tried.append(Tried(name, None, why_not=error.message))
                 continue
             each = np.abs(result.values - ideal).mean(1)  # of one circuit; its values hang together

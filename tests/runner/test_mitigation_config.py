@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from backends.catalog import save_target
 from backends.mitigation.calibrate import Choice
 from backends.mitigation.types import MitigationOptions
 from circuits.errors import UsageError
@@ -188,6 +190,41 @@ def test_wrong_options_are_refused_before_there_is_a_run(options: list[str], wor
     assert words in last[0]
     assert out.stdout == ""
     assert RunIndex().list() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [(0.9, 2, "pec cannot undo cx on qubits"), (1.0, 1, "no layout of 3 qubits whose gates are all calibrated")],
+)
+def test_an_error_that_pec_cannot_undo_is_refused(tmp_path: Path, error: float, code: int, words: str) -> None:
+    file = tmp_path / "device.json"
+    save_target("fake_manila", file)
+    document = json.loads(file.read_text())
+    for gate in document["properties"]["gates"]:
+        for figure in gate["parameters"]:
+            if gate["gate"] == "cx" and figure["name"] == "gate_error":
+                figure["value"] = error
+    file.write_text(json.dumps(document))
+    out = CLI.invoke(app, ["experiment", "nsl-kdd", "--qubits", "3", "--backend", str(file), "--mitigation", "pec"])
+    assert out.exit_code == code, out.output
+    (last,) = [line for line in out.stderr.splitlines() if line.startswith("qrun: ")]
+    assert words in last
+    assert "Traceback" not in out.output
+    assert RunIndex().list() == []
+
+
+def test_auto_passes_over_a_readout_that_is_measured_to_be_a_coin_toss(tmp_path: Path) -> None:
+    file = tmp_path / "device.json"
+    save_target("fake_manila", file)
+    document = json.loads(file.read_text())
+    for qubit in document["properties"]["qubits"]:
+        for figure in qubit:
+            if figure["name"] in ("prob_meas1_prep0", "prob_meas0_prep1", "readout_error"):
+                figure["value"] = 0.5
+    file.write_text(json.dumps(document))
+    config = said(**{**SMALL, "backend": str(file)}, mitigation={"stack": "auto", "readout": "circuits", "budget": 2})
+    assert config.chosen is not None
+    assert config.mitigation is None or "readout" not in config.mitigation.names
 
 
 def test_the_two_point_rule_is_refused_where_folding_repeats_a_weight() -> None:
