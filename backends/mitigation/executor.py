@@ -23,6 +23,9 @@ from circuits.types import CompiledCircuit
 _KEPT = 256
 """How many expansions are kept ready."""
 
+_STEP = 1e-4
+"""Of finite differences in measured values, far above rounding."""
+
 MOST = 20_000
 """Circuits in place of one: all of them are held at once, at 50 to 500 kB each."""
 
@@ -228,7 +231,7 @@ class MitigatedExecutor:
             if node.request.raw:
                 found.append(results[mine[0]])
                 continue
-            values, errors = _value(node, iter([results[place] for place in mine]))
+            values, errors = _estimate(node, mine, results)
             each = list(dict.fromkeys(mine))
             new = [results[place] for place in each if place not in counted]
             counted.update(each)
@@ -291,15 +294,52 @@ def _leaves(nodes: Sequence[_Node]) -> tuple[list[Request], list[int]]:
     return requests, places
 
 
-def _value(node: _Node, results: Iterator[Result]) -> tuple[FloatArray, FloatArray]:
-    """Values and standard errors of a node, (batch, m) each."""
+def _estimate(node: _Node, places: Sequence[int], results: Sequence[Result]) -> tuple[FloatArray, FloatArray]:
+    """Values and standard errors of a request, (batch, m) each.
+
+    Techniques propagate the errors of their parts as independent ones. What several parts have in common (the circuits
+    that measure readout errors) does not average out over them: its share comes from the derivatives of the whole
+    combination, by finite differences.
+
+    Args:
+        node: Of the request.
+        places: For each of its leaves, which of the results it has.
+        results: Of the call.
+    """
+    leaves = list(zip(places, node.leaves(), strict=True))
+    shared = [place for place in dict.fromkeys(places) if sum(p == place and leaf.own for p, leaf in leaves) > 1]
+    errors = {place: np.asarray(results[place].standard_errors, dtype=np.float64) for place in places}
+    own = {place: np.zeros_like(error) if place in shared else error for place, error in errors.items()}
+    values, spread = _value(node, iter([(results[place].values, own[place]) for place in places]))
+    squares = spread**2
+    for place in shared:
+        for entry in zip(*np.nonzero(errors[place]), strict=True):
+            moved = []
+            for sign in (1.0, -1.0):
+                found = np.array(results[place].values, dtype=np.float64)
+                found[entry] += sign * _STEP
+                moved.append(_combined(node, iter([found if p == place else results[p].values for p in places])))
+            squares = squares + ((moved[0] - moved[1]) / (2.0 * _STEP) * errors[place][entry]) ** 2
+    return values, np.sqrt(squares) if shared else spread
+
+
+def _value(node: _Node, found: Iterator[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
+    """Values and standard errors of a node from those of its leaves, (batch, m) each."""
     if node.expansion is None:
-        result = next(results)
-        return result.values, result.standard_errors
-    parts = [_value(part, results) for part in node.parts]
+        return next(found)
+    parts = [_value(part, found) for part in node.parts]
     combined = node.expansion.combine([torch.from_numpy(np.asarray(values, dtype=np.float64)) for values, _ in parts])
     errors = node.expansion.spread([values for values, _ in parts], [errors for _, errors in parts])
     return combined.numpy(), errors
+
+
+def _combined(node: _Node, found: Iterator[FloatArray]) -> FloatArray:
+    """The values alone."""
+    if node.expansion is None:
+        return next(found)
+    parts = [torch.from_numpy(np.asarray(_combined(part, found), dtype=np.float64)) for part in node.parts]
+    combined: FloatArray = node.expansion.combine(parts).numpy()
+    return combined
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

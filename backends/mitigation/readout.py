@@ -188,6 +188,8 @@ class Measured:
         squares = (np.asarray(errors[0])[:, len(self.strings) :] * ratio) ** 2
         for which, each in enumerate((_row(errors[1]), _row(errors[2]))):
             for qubit in self.qubits:
+                if not each[qubit]:
+                    continue
                 step = np.zeros((2, len(z0)))
                 step[which, qubit] = _STEP
                 up, down = (self._values(main, z0 + sign * step[0], z1 + sign * step[1]) for sign in (1.0, -1.0))

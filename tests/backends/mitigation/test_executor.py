@@ -143,6 +143,21 @@ def test_what_requests_share_is_counted_once() -> None:
     assert found[1].metadata["job_ids"] == ["job-3", "all", "job-1", "job-2"]
 
 
+@pytest.mark.parametrize("stack", ["readout+twirl", "readout+twirl+zne"])
+def test_what_parts_have_in_common_does_not_average_out(stack: str) -> None:
+    inner = make_executor("twin", get_target("fake_lima"), precision="float64", shots=500)
+    options = MitigationOptions(stack=parse(stack), readout="circuits", twirl_circuits=8, scale_factors=(1, 3))
+    outer = mitigated(inner, get_target("fake_lima"), options, exact=False)
+    asked = request("fake_lima", 2, reps=1, batch=2)
+    asked = replace(
+        asked, inputs=0.1 * asked.inputs, weights=0.1 * asked.weights
+    )  # where readout errors are most of it
+    runs = [outer.run([asked], seed=seed)[0] for seed in range(40)]
+    deviation = np.std([run.values for run in runs], axis=0, ddof=1)
+    said = np.sqrt(np.mean([run.standard_errors**2 for run in runs], axis=0))
+    np.testing.assert_allclose(said / deviation, 1.0, atol=0.35)
+
+
 @pytest.mark.parametrize("stack", ["pec", "twirl+pec", "lre"])
 def test_more_circuits_than_memory_holds_are_refused_before_one_is_made(
     stack: str, monkeypatch: pytest.MonkeyPatch
