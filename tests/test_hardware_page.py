@@ -10,8 +10,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from typer.testing import CliRunner
 from backends.runtime.standin import Settings, StandIn
 from runner.cli import app
 from runner.view_devices import duration
+from tests.preloaded import Preloaded, preloaded
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "hardware.md"
 WITHOUT = "1. Without an account"
@@ -103,20 +102,32 @@ def service() -> Iterator[StandIn]:
         yield made
 
 
+def nobody(home: Path) -> dict[str, str]:
+    """The environment of somebody who has no account."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("QRUN_", *ACCOUNT)) or k == "QRUN_DATA"}
+    return {**kept, "HOME": str(home), "QRUN_HOME": str(home / "qrun"), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Iterator[Preloaded]:
+    """What the commands are forked from: with the imports, and with the stranger's HOME."""
+    with preloaded(nobody(tmp_path)) as made:
+        yield made
+
+
 @dataclass
 class Stranger:
     """Somebody who types what the page says, in a home of their own."""
 
     home: Path
     service: StandIn
+    loaded: Preloaded
     said: list[str] = field(default_factory=list)
     run: str = "no-run-yet"
 
     def environment(self, heading: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("QRUN_", *ACCOUNT)) or k == "QRUN_DATA"}
         account = {} if heading == WITHOUT else self.service.environment()
-        mine = {"HOME": str(self.home), "QRUN_HOME": str(self.home / "qrun"), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-        return {**kept, **account, **mine}
+        return {**nobody(self.home), **account}
 
     def types(self, command: Command) -> str:
         """Run a command; its stdout."""
@@ -124,14 +135,7 @@ class Stranger:
         assert words.pop(0) == "qrun"
         if words[0] == "experiment" and "--dry-run" not in words:
             words += ["--config", str(self.home / "fewer.toml")]
-        done = subprocess.run(
-            [sys.executable, "-m", "runner.cli", *words],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env=self.environment(command.heading),
-        )
+        done = self.loaded.run(*words, env=self.environment(command.heading), timeout=300)
         assert done.returncode == 0, f"{command.words}: {done.stdout}{done.stderr}"
         self.said += [done.stdout, done.stderr]
         if words[0] == "experiment" and (named := re.findall(r"\bnsl-kdd-[0-9a-f]{8}\b", done.stdout)):
@@ -141,9 +145,9 @@ class Stranger:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_command_of_the_page(service: StandIn, tmp_path: Path) -> None:
+def test_every_command_of_the_page(service: StandIn, loaded: Preloaded, tmp_path: Path) -> None:
     (tmp_path / "fewer.toml").write_text(FEWER)
-    stranger = Stranger(tmp_path, service)
+    stranger = Stranger(tmp_path, service, loaded)
     for command in commands(PAGE.read_text(encoding="utf-8")):
         if "--detach" in command.words:
             service.hold()  # a queue that is long

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.preloaded import Preloaded, preloaded
 from tests.runner.device_runs import on_device, on_runtime
 
 __all__ = ["on_device", "on_runtime"]
@@ -31,9 +32,16 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
+    """What commands are forked from."""
+    with preloaded(environment(tmp_path_factory.getbasetemp())) as made:
+        yield made
+
+
 @pytest.fixture
-def qrun(home: Path) -> Qrun:
-    """Run the command line in a process of its own."""
+def fresh(home: Path) -> Qrun:
+    """Run the command line as a user does, by starting Python: where the seconds that imports take count."""
 
     def call(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -44,5 +52,18 @@ def qrun(home: Path) -> Qrun:
             check=False,
             env={**environment(home), **env},
         )
+
+    return call
+
+
+@pytest.fixture
+def qrun(home: Path, loaded: Preloaded, fresh: Qrun) -> Qrun:
+    """Run the command line in a process of its own; a fresh one where the environment matters to imports."""
+
+    def call(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        wanted = {**environment(home), **env}
+        if loaded.takes(wanted):
+            return loaded.run(*args, env=wanted, timeout=timeout)
+        return fresh(*args, timeout=timeout, **env)
 
     return call
