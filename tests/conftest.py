@@ -32,3 +32,17 @@ def data_dir() -> Path:
         if (folder / "KDDTest+.txt").is_file():
             return folder
     pytest.skip(f"QRUN_DATA={named}: no KDDTest+.txt there")
+
+
+LONG = (
+    "tests/test_hardware_page.py",
+    "tests/test_wheel.py",
+    "tests/runner/test_killed_federation.py",
+    "tests/runner/chaos/",
+)
+"""Files with the longest tests: begun with, so that none is still running when all else is done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first; a file stays together, as its tests share what is dear to make."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
