@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from backends.runtime.local import LocalClient
+from runner.audit.mitigation import says_worse
 from runner.calibration import target_of
 from runner.cli import app
 from runner.compiled import generator_for
@@ -136,6 +137,23 @@ def test_what_a_result_claims_of_mitigation_is_checked(on_runtime: Played, tmp_p
         del result["mitigation"]
     (here / "result.json").write_text(json.dumps(result))
     assert id_ in false_ids(verified(here, data=id_.endswith(("circuits", "forecast"))))
+
+
+@pytest.mark.parametrize("where", ["forecast", "device"])
+@pytest.mark.parametrize(
+    ("error", "uncertainty", "worse"),
+    [(0.03, 0.002, False), (0.05, 0.002, True), (0.05, 0.02, False), (0.04, 0.0, True), (0.04, 0.0, False)],
+)
+def test_a_forecast_says_worse_where_its_figures_do(where: str, error: float, uncertainty: float, worse: bool) -> None:
+    figures = {"error_with": error, "error_without": 0.04, "uncertainty": uncertainty}
+
+    def holds(said: object) -> bool:
+        told = {**figures, "worse": said}
+        return says_worse(told if where == "forecast" else {"circuits": {}, "forecast": told})
+
+    assert holds(worse)
+    assert holds(not worse) == (error == 0.04)  # at the bound a digit that was rounded off decides
+    assert says_worse(None)
 
 
 def test_a_result_without_mitigation_must_not_tell_of_one(on_runtime: Played, tmp_path: Path) -> None:
