@@ -37,8 +37,18 @@ HEAVY = (
     "backends.runtime.executor",
     "experiments.nsl_kdd",
 )
-READ_WHEN_NEEDED = ("QRUN_", "QISKIT_IBM_", "IAM_URL", "GLOBAL_", "NO_PROXY", "no_proxy", "PYTEST_")
-"""Beginnings of the environment's variables that no import looks at."""
+READ_WHEN_NEEDED = (
+    "QRUN_",
+    "QISKIT_IBM_",
+    "IAM_URL",
+    "GLOBAL_",
+    "NO_PROXY",
+    "no_proxy",
+    "PYTEST_",
+    "USAGE_DATA_",
+    "KMP_",
+)
+"""Beginnings of the environment's variables that no import looks at, or that imports set in the tests' own process."""
 
 
 class Preloaded:

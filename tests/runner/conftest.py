@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,15 @@ __all__ = ["on_device", "on_runtime"]
 SMALL = ["--qubits", "3", "--reps", "1", "--rounds", "2", "--nodes", "3", "--backend", "fake_manila"]
 """Options of a run that is whole, but small."""
 
+STARTED_WITH = dict(os.environ)
+"""The environment before any test has changed it for itself."""
+
 Qrun = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a user who has never run qrun, without colour."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("QRUN_") or k == "QRUN_DATA"}
+    kept = {k: v for k, v in base.items() if not k.startswith("QRUN_") or k == "QRUN_DATA"}
     return {**kept, "QRUN_HOME": str(home), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -35,7 +38,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
     """What commands are forked from."""
-    with preloaded(environment(tmp_path_factory.getbasetemp())) as made:
+    with preloaded(environment(tmp_path_factory.getbasetemp(), STARTED_WITH)) as made:
         yield made
 
 
