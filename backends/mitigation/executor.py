@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -306,13 +306,13 @@ def _estimate(node: _Node, places: Sequence[int], results: Sequence[Result]) -> 
         places: For each of its leaves, which of the results it has.
         results: Of the call.
     """
-    leaves = list(zip(places, node.leaves(), strict=True))
-    shared = [place for place in dict.fromkeys(places) if sum(p == place and leaf.own for p, leaf in leaves) > 1]
+    times = Counter(place for place, leaf in zip(places, node.leaves(), strict=True) if leaf.own)
+    shared = {place for place, number in times.items() if number > 1}
     errors = {place: np.asarray(results[place].standard_errors, dtype=np.float64) for place in places}
     own = {place: np.zeros_like(error) if place in shared else error for place, error in errors.items()}
     values, spread = _value(node, iter([(results[place].values, own[place]) for place in places]))
     squares = spread**2
-    for place in shared:
+    for place in sorted(shared):
         for entry in zip(*np.nonzero(errors[place]), strict=True):
             moved = []
             for sign in (1.0, -1.0):
