@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
 from backends.layer import check_tensor
+from backends.mitigation.tree import Node, estimate, leaves_of
 from backends.mitigation.types import Asked, Expansion, Technique
 from backends.observables import check_arrays, check_requests
 from backends.protocol import DifferentiableExecutor, Executor, FloatArray, Request, Result
@@ -23,44 +23,15 @@ from circuits.types import CompiledCircuit
 _KEPT = 256
 """How many expansions are kept ready."""
 
-_STEP = 1e-4
-"""Of finite differences in measured values, far above rounding."""
-
 MOST = 20_000
 """Circuits in place of one: all of them are held at once, at 50 to 500 kB each."""
-
-
-@dataclass
-class _Node:
-    """A request after some of the techniques: one that is run, or an expansion of further nodes.
-
-    `own`: its parameters are a technique's, not those that gradients go to.
-    """
-
-    request: Request
-    expansion: Expansion | None = None
-    parts: tuple[_Node, ...] = ()
-    own: bool = False
-
-    @property
-    def key(self) -> tuple[int, ...]:
-        """What is run for it, by identity."""
-        request = self.request
-        return id(request.circuit), id(request.observables), id(request.inputs), id(request.weights)
-
-    def leaves(self) -> Iterator[_Node]:
-        """What is run, in order."""
-        if self.expansion is None:
-            yield self
-        for part in self.parts:
-            yield from part.leaves()
 
 
 @dataclass(frozen=True)
 class Handle:
     """A call that was sent: how it was expanded, and the inner executor's own handle."""
 
-    nodes: tuple[_Node, ...]
+    nodes: tuple[Node, ...]
     inner: Any
 
 
@@ -113,7 +84,7 @@ class MitigatedExecutor:
         Raises:
             UsageError: As `run`.
         """
-        return _leaves(self._expand(requests))[0]
+        return leaves_of(self._expand(requests))[0]
 
     def run(self, requests: Sequence[Request], *, seed: int | None = None) -> list[Result]:
         """Mitigated values of every request, from one call of the inner executor.
@@ -124,7 +95,7 @@ class MitigatedExecutor:
         """
         start = time.perf_counter()
         nodes = self._expand(requests)
-        found = self._combine(nodes, self.inner.run(_leaves(nodes)[0], seed=seed))
+        found = self._combine(nodes, self.inner.run(leaves_of(nodes)[0], seed=seed))
         for result in found:
             result.metadata["seconds"] = time.perf_counter() - start
         return found
@@ -132,7 +103,7 @@ class MitigatedExecutor:
     def send(self, requests: Sequence[Request], *, seed: int | None = None) -> Handle:
         """Bring all requests on their way, where the inner executor can; `collect` waits for them."""
         nodes = self._expand(requests)
-        return Handle(nodes, cast(Any, self.inner).send(_leaves(nodes)[0], seed=seed))
+        return Handle(nodes, cast(Any, self.inner).send(leaves_of(nodes)[0], seed=seed))
 
     def collect(self, handle: Handle) -> list[Result]:
         """Wait for what was sent."""
@@ -163,7 +134,7 @@ class MitigatedExecutor:
 
     # -- expanding --------------------------------------------------------------------------------------------------
 
-    def _expand(self, requests: Sequence[Request]) -> tuple[_Node, ...]:
+    def _expand(self, requests: Sequence[Request]) -> tuple[Node, ...]:
         check_requests(requests)
         for request in requests:
             if not request.raw:
@@ -188,10 +159,10 @@ class MitigatedExecutor:
         if len(self._counted) > _KEPT:
             self._counted.popitem(last=False)
 
-    def _node(self, request: Request, level: int, *, own: bool = False) -> _Node:
+    def _node(self, request: Request, level: int, *, own: bool = False) -> Node:
         """A request after the techniques below `level`, the outermost first."""
         if level == 0 or request.raw or not len(request.inputs):
-            return _Node(request, own=own)
+            return Node(request, own=own)
         expansion = self._expansion(request, level - 1)
         parts = []
         for part in expansion.parts:
@@ -200,7 +171,7 @@ class MitigatedExecutor:
                 inputs, weights = part.rows.inputs, part.rows.weights
             made = Request(part.circuit, part.observables, inputs, weights)
             parts.append(self._node(made, level - 1, own=own or part.rows is not None))
-        return _Node(request, expansion, tuple(parts), own)
+        return Node(request, expansion, tuple(parts), own)
 
     def _expansion(self, request: Request, level: int) -> Expansion:
         """Made once for a circuit and its observables, known by their identity, unless it hangs on values."""
@@ -222,8 +193,8 @@ class MitigatedExecutor:
 
     # -- combining --------------------------------------------------------------------------------------------------
 
-    def _combine(self, nodes: Sequence[_Node], results: Sequence[Result]) -> list[Result]:
-        places = iter(_leaves(nodes)[1])
+    def _combine(self, nodes: Sequence[Node], results: Sequence[Result]) -> list[Result]:
+        places = iter(leaves_of(nodes)[1])
         found = []
         counted: set[int] = set()  # what several requests share is counted with the first of them
         for node in nodes:
@@ -231,7 +202,7 @@ class MitigatedExecutor:
             if node.request.raw:
                 found.append(results[mine[0]])
                 continue
-            values, errors = _estimate(node, mine, results)
+            values, errors = estimate(node, mine, results)
             each = list(dict.fromkeys(mine))
             new = [results[place] for place in each if place not in counted]
             counted.update(each)
@@ -251,7 +222,7 @@ class MitigatedExecutor:
         return said
 
     def _differentiate(
-        self, node: _Node, inputs: torch.Tensor, weights: torch.Tensor, known: dict[tuple[int, ...], FloatArray]
+        self, node: Node, inputs: torch.Tensor, weights: torch.Tensor, known: dict[tuple[int, ...], FloatArray]
     ) -> torch.Tensor:
         """`known`: values of the techniques' own circuits, which are run once."""
         request = node.request
@@ -276,70 +247,6 @@ def count(techniques: Sequence[Technique], circuit: CompiledCircuit, batch: int)
     for technique in reversed(techniques):
         total = technique.circuits(circuit, total)
     return total
-
-
-def _leaves(nodes: Sequence[_Node]) -> tuple[list[Request], list[int]]:
-    """What is run, and which of it each leaf's values are.
-
-    A technique's own circuits with the same parameters (the two that measure readout errors) are run once for all.
-    """
-    requests: list[Request] = []
-    places: list[int] = []
-    shared: dict[tuple[int, ...], int] = {}
-    for leaf in (leaf for node in nodes for leaf in node.leaves()):
-        place = shared.setdefault(leaf.key, len(requests)) if leaf.own else len(requests)
-        if place == len(requests):
-            requests.append(leaf.request)
-        places.append(place)
-    return requests, places
-
-
-def _estimate(node: _Node, places: Sequence[int], results: Sequence[Result]) -> tuple[FloatArray, FloatArray]:
-    """Values and standard errors of a request, (batch, m) each.
-
-    Techniques propagate the errors of their parts as independent ones. What several parts have in common (the circuits
-    that measure readout errors) does not average out over them: its share comes from the derivatives of the whole
-    combination, by finite differences.
-
-    Args:
-        node: Of the request.
-        places: For each of its leaves, which of the results it has.
-        results: Of the call.
-    """
-    times = Counter(place for place, leaf in zip(places, node.leaves(), strict=True) if leaf.own)
-    shared = {place for place, number in times.items() if number > 1}
-    errors = {place: np.asarray(results[place].standard_errors, dtype=np.float64) for place in places}
-    own = {place: np.zeros_like(error) if place in shared else error for place, error in errors.items()}
-    values, spread = _value(node, iter([(results[place].values, own[place]) for place in places]))
-    squares = spread**2
-    for place in sorted(shared):
-        for entry in zip(*np.nonzero(errors[place]), strict=True):
-            moved = []
-            for sign in (1.0, -1.0):
-                found = np.array(results[place].values, dtype=np.float64)
-                found[entry] += sign * _STEP
-                moved.append(_combined(node, iter([found if p == place else results[p].values for p in places])))
-            squares = squares + ((moved[0] - moved[1]) / (2.0 * _STEP) * errors[place][entry]) ** 2
-    return values, np.sqrt(squares) if shared else spread
-
-
-def _value(node: _Node, found: Iterator[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
-    """Values and standard errors of a node from those of its leaves, (batch, m) each."""
-    if node.expansion is None:
-        return next(found)
-    parts = [_value(part, found) for part in node.parts]
-    combined = node.expansion.combine([torch.from_numpy(np.asarray(values, dtype=np.float64)) for values, _ in parts])
-    errors = node.expansion.spread([values for values, _ in parts], [errors for _, errors in parts])
-    return combined.numpy(), errors
-
-
-def _combined(node: _Node, found: Iterator[FloatArray]) -> FloatArray:
-    """The values alone."""
-    if node.expansion is None:
-        return next(found)
-    parts = [torch.from_numpy(np.asarray(_combined(part, found), dtype=np.float64)) for part in node.parts]
-    combined: FloatArray = node.expansion.combine(parts).numpy()
-    return combined
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:
