@@ -89,7 +89,7 @@ class Row:
         bias: Mean |mean over repetitions - ideal|; None (as all figures) where it could not be had.
         spread: Mean standard deviation over repetitions.
         reported: Mean standard error that the results state: equal to the spread where error bars are honest, but for
-            techniques that draw circuits, whose draws it does not know.
+            twirl, whose draw it does not know, and cdr, where it also says how well a line describes the noise.
         error: Mean |value - ideal|.
         uncertainty: Its standard error over the parameter sets.
         gain: error of none / error.

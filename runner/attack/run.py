@@ -161,7 +161,7 @@ def tabulate(
     file = CellFile(out, about)
     try:
         cells = asked.cells
-        missing = [c for c in cells if c not in file.lines]
+        missing = [c for c in cells if c not in file.rows]
         if missing and config.mitigation is not None:
             _check_mitigation(asked, tell)
         done = len(cells) - len(missing)
@@ -174,7 +174,7 @@ def tabulate(
             progress(done, len(cells), line)
 
         play_all(Job(config, asked.bad, data), missing, asked.jobs, keep)
-        return Table(summarise([file.lines[c] for c in cells], config.nodes), study.dataset.source)
+        return Table(summarise([file.rows[c] for c in cells], config.nodes), study.dataset.source)
     finally:
         file.close()
 

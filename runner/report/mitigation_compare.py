@@ -16,7 +16,7 @@ from circuits.compile import compile_ansatz
 from circuits.errors import QrunError, UsageError
 from circuits.qgan import generator
 from runner.config import read_toml
-from runner.report.row_file import RowFile
+from runner.row_file import RowFile
 from runner.seeds import derive
 from runner.settings import TECHNIQUE_OPTIONS, MitigationSettings
 

@@ -32,7 +32,7 @@ from runner.attack.world import World
 from runner.config import RunConfig, read_toml
 from runner.mitigated import is_exact
 from runner.options import config_from
-from runner.report.row_file import RowFile
+from runner.row_file import RowFile
 from runner.seeds import derive
 from runner.update import Blocks, dequantise
 

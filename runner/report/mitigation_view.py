@@ -18,9 +18,10 @@ COLUMNS = ("technique", "bias", "spread", "stated", "error", "gain", "circuits",
 LEGEND = (
     "Errors are of expectation values <Z_i>, means over qubits and parameter sets. bias: |mean over repetitions - "
     "ideal|; spread: standard deviation over repetitions; stated: the standard error that the results state (of "
-    "techniques that draw circuits, without the draw); error: mean |value - ideal|, with its standard error over the "
-    "sets; gain: error of none over this one. circuits: for each unmitigated one, each with so many shots; shots: of "
-    "all of them; seconds: a call for all sets, once circuits are made."
+    "twirl without the draw of its circuits; of pec with it, and of cdr with what its line leaves over, so that both "
+    "have one with exact values too); error: mean |value - ideal|, with its standard error over the sets; gain: error "
+    "of none over this one. circuits: for each unmitigated one, each with so many shots; shots: of all of them; seconds: "
+    "a call for all sets, once circuits are made."
 )
 
 
@@ -75,7 +76,7 @@ def cells(row: Row) -> list[str]:
         row.stack,
         _figure(row.bias),
         "0" if exact and not row.spread else _figure(row.spread),
-        "0" if exact else _figure(row.reported),
+        "0" if exact and not row.reported else _figure(row.reported),
         f"{row.error:.4f} ± {row.uncertainty:.4f}",
         "-" if row.gain is None else f"{row.gain:.2f}" if row.gain < 10 else f"{row.gain:.0f}",
         f"{row.circuits:.4g}",
@@ -119,8 +120,10 @@ def show(rows: Sequence[Row], setup: Setup) -> None:
         table = table_of(title, COLUMNS, numeric=range(1, 9))
         for row in mine:
             style = "red" if row.worse else "dim" if row.error is None else None
-            table.add_row(*(Text(cell) for cell in cells(row)), style=style)
-        things.append(table)
+            # A reason is a sentence, which a narrow column would take many lines for.
+            shown = [*cells(row)[:-1], "not had"] if row.why_not else cells(row)
+            table.add_row(*map(Text, shown), style=style)
+        things += [table, *(Text(f"{row.stack}: {row.why_not}", style="dim") for row in mine if row.why_not)]
     emit(*things, *map(Text, verdicts(rows)), Text(about(setup)), Text(LEGEND, style="dim"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from runner.cli import app
 from runner.report.mitigation_learning import ARMS, Line
 from runner.report.mitigation_learning_table import ALL, pair, pairs
 from runner.report.mitigation_view import COLUMNS, cells, markdown, verdicts
-from runner.report.row_file import RowFile
+from runner.row_file import RowFile
 from tests.runner.conftest import Qrun
 
 SMALL = [
@@ -118,6 +119,7 @@ def test_a_comparison_is_printed_and_gone_on_with(qrun: Qrun, tmp_path: Path) ->
     assert len(out.read_bytes().splitlines()) == 7
     shown = CliRunner().invoke(app, options)
     assert "fake_manila, 2 qubits, 1,024 shots" in shown.stdout
+    assert f"symmetry: {rows[2]['why_not'][:30]}" in shown.stdout
     assert "readout errors set aside" in shown.stdout
     assert CliRunner().invoke(app, [*options, "--markdown"]).stdout.startswith("**fake_manila, 2 qubits, exact**")
     other = CliRunner().invoke(app, [*options, "--seed", "1"])
@@ -192,6 +194,8 @@ def test_where_a_technique_stops_paying_is_said() -> None:
         "fake_manila, 2 qubits: ddd is worse than none everywhere.",
     ]
     assert cells(rows[3])[-1] == "worse"
+    assert cells(rows[1])[COLUMNS.index("stated")] == "0.0200"  # pec and cdr have one with exact values too
+    assert cells(replace(rows[1], reported=0.0))[COLUMNS.index("stated")] == "0"
     assert cells(rows[3])[COLUMNS.index("shots")] == "3,072"
     assert cells(rows[-1])[-1] == "there is none"
     assert "there is none |" in markdown(rows, Setup())
@@ -206,3 +210,6 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     path.write_text('{"format": "x"}\n[1]\n')
     with pytest.raises(UsageError, match="line 2: not a row"):
         RowFile(path, {"format": "x"}, read=lambda value: value["a"], write=dict, key=str)
+    path.write_text('{"format": "x"}\n' + "[" * 100_000 + "\n")
+    with pytest.raises(UsageError, match="line 2: not a row"):
+        RowFile(path, {"format": "x"}, read=dict, write=dict, key=str)

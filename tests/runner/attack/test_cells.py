@@ -27,7 +27,7 @@ def test_cells_are_found_again(tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     filled(path, line(0), line(1))
     again = CellFile(path, ABOUT)
-    assert list(again.lines.values()) == [line(0), line(1)]
+    assert list(again.rows.values()) == [line(0), line(1)]
     again.close()
 
 
@@ -40,7 +40,7 @@ def test_a_file_cut_at_any_byte_goes_on(tmp_path: Path) -> None:
         path.write_bytes(data[:cut])
         file = CellFile(path, ABOUT)
         whole = max(0, sum(end <= cut for end in ends) - 1)
-        assert len(file.lines) == whole
+        assert len(file.rows) == whole
         for missing in [line(0), line(1)][whole:]:
             file.add(missing)
         file.close()
@@ -51,7 +51,7 @@ def test_another_table_or_another_file_is_refused_and_left_alone(tmp_path: Path)
     path = tmp_path / "cells.jsonl"
     filled(path, line())
     data = path.read_bytes()
-    with pytest.raises(UsageError, match="another config or data set"):
+    with pytest.raises(UsageError, match="cells of another table"):
         CellFile(path, {**ABOUT, "config": "11"})
     assert path.read_bytes() == data
     for content in (b"my diary", b"my diary\n", b"\x00\xff" * 100):

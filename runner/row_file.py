@@ -29,6 +29,7 @@ class RowFile(Generic[Row]):
         read: An object of a line to its row; raises ValueError, TypeError or KeyError where it is none.
         write: The other way.
         key: What a row is known by.
+        row: What a row is called, in errors.
 
     Raises:
         UsageError: The file holds something else, or rows of another table.
@@ -43,6 +44,7 @@ class RowFile(Generic[Row]):
         read: Callable[[dict[str, Any]], Row],
         write: Callable[[Row], dict[str, Any]],
         key: Callable[[Row], object],
+        row: str = "row",
     ) -> None:
         self.path, self._write, self._key = path, write, key
         self.rows: dict[object, Row] = {}
@@ -70,16 +72,16 @@ class RowFile(Generic[Row]):
         if first + b"\n" != head or len(data) > MAX_BYTES:
             self.close()
             raise UsageError(
-                f"--out {path} holds something else, or rows of another table.",
+                f"--out {path} holds something else, or {row}s of another table (other options, or other data).",
                 "Give the options that it was begun with, or name another file.",
             )
         for number, text in enumerate(rest, start=2):
             try:
-                row = read(json.loads(text))
-            except (ValueError, TypeError, KeyError, AttributeError):
+                found = read(json.loads(text))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self.close()
-                raise UsageError(f"--out {path}, line {number}: not a row.", "Mend or remove the line.") from None
-            self.rows[key(row)] = row
+                raise UsageError(f"--out {path}, line {number}: not a {row}.", "Mend or remove the line.") from None
+            self.rows[key(found)] = found
         if len(whole) < len(data):
             self._file.truncate(len(whole))
 
