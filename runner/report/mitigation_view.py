@@ -17,10 +17,10 @@ COLUMNS = ("technique", "bias", "spread", "stated", "error", "gain", "circuits",
 
 LEGEND = (
     "Errors are of expectation values <Z_i>, means over qubits and parameter sets. bias: |mean over repetitions - "
-    "ideal|; spread: standard deviation over repetitions; stated: the standard error that the results state (of "
-    "twirl without the draw of its circuits; of pec with it, and of cdr with what its line leaves over, so that both "
-    "have one with exact values too); error: mean |value - ideal|, with its standard error over the sets; gain: error "
-    "of none over this one. circuits: for each unmitigated one, each with so many shots; shots: of all of them; seconds: "
+    "ideal|; spread: standard deviation over repetitions; stated: the standard error that the results state (of twirl "
+    "without the draw of its circuits; of pec with it, and of cdr with what its line leaves over, so that both have "
+    "one with exact values too); error: mean |value - ideal|, with its standard error over the sets; gain: error of "
+    "none over this one. circuits: for each unmitigated one, each with so many shots; shots: of all of them; seconds: "
     "a call for all sets, once circuits are made."
 )
 
