@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
-from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, PatienceOption, play
+from runner.commands.played import (
+    MaxQpuOption,
+    MaxTimeOption,
+    MitigationAtOption,
+    MitigationBudgetOption,
+    MitigationOption,
+    ModeOption,
+    PatienceOption,
+    play,
+)
 
 
 @guarded
@@ -106,21 +115,9 @@ def experiment(
     resilience_level: Annotated[
         int | None, typer.Option(help="0, 1 or 2: the Estimator's mitigation; counts of the Sampler if not told.")
     ] = None,
-    mitigation: Annotated[
-        str | None,
-        typer.Option(
-            help="Error mitigation: none, auto (chosen by calibration circuits), readout, zne, ddd, twirl, lre, pec, "
-            "cdr, symmetry, or a stack from the device outwards, as readout+zne. \\[default: none]"
-        ),
-    ] = None,
-    mitigation_at: Annotated[
-        str | None,
-        typer.Option(help="With --mitigation: of training, evaluation or both. \\[default: both]"),
-    ] = None,
-    mitigation_budget: Annotated[
-        float | None,
-        typer.Option(help="With --mitigation: most circuits for each unmitigated one; 100, for auto 10, if not told."),
-    ] = None,
+    mitigation: MitigationOption = None,
+    mitigation_at: MitigationAtOption = None,
+    mitigation_budget: MitigationBudgetOption = None,
     max_depth: Annotated[
         int | None, typer.Option(help="Depth that the compiled generator may have, else it is laid out anew.")
     ] = None,

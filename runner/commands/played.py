@@ -1,4 +1,4 @@
-"""What commands that play a run share: how the service may be asked, and the end of it all."""
+"""What commands that play a run or estimate one share: the options of service and mitigation, and the end of it all."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ MaxTimeOption = Annotated[
 PatienceOption = Annotated[
     float | None,
     typer.Option(help="Seconds to look for a job that the service may have; 120 if not told."),
+]
+MitigationOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Error mitigation: none, auto (chosen by calibration circuits), readout, zne, ddd, twirl, lre, pec, "
+        "cdr, symmetry, or a stack from the device outwards, as readout+zne. \\[default: none]"
+    ),
+]
+MitigationAtOption = Annotated[
+    str | None, typer.Option(help="With --mitigation: of training, evaluation or both. \\[default: both]")
+]
+MitigationBudgetOption = Annotated[
+    float | None,
+    typer.Option(help="With --mitigation: most circuits for each unmitigated one; 100, for auto 10, if not told."),
 ]
 
 
