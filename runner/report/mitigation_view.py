@@ -77,7 +77,7 @@ def cells(row: Row) -> list[str]:
         _figure(row.bias),
         "0" if exact and not row.spread else _figure(row.spread),
         "0" if exact and not row.reported else _figure(row.reported),
-        f"{row.error:.4f} ± {row.uncertainty:.4f}",
+        f"{_figure(row.error)} ± {_figure(row.uncertainty)}",
         "-" if row.gain is None else f"{row.gain:.2f}" if row.gain < 10 else f"{row.gain:.0f}",
         f"{row.circuits:.4g}",
         shots,
@@ -87,7 +87,8 @@ def cells(row: Row) -> list[str]:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    """Four digits after the point, five of what is below 0.001."""
+    return "-" if value is None else f"{value:.4f}" if value >= 0.001 else f"{value:.5f}"
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:

@@ -196,6 +196,7 @@ def test_where_a_technique_stops_paying_is_said() -> None:
     assert cells(rows[3])[-1] == "worse"
     assert cells(rows[1])[COLUMNS.index("stated")] == "0.0200"  # pec and cdr have one with exact values too
     assert cells(replace(rows[1], reported=0.0))[COLUMNS.index("stated")] == "0"
+    assert cells(replace(rows[1], error=8.4e-5))[COLUMNS.index("error")] == "0.00008 ± 0.0100"
     assert cells(rows[3])[COLUMNS.index("shots")] == "3,072"
     assert cells(rows[-1])[-1] == "there is none"
     assert "there is none |" in markdown(rows, Setup())
