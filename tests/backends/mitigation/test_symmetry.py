@@ -73,12 +73,14 @@ def mean_error(values: FloatArray, request: Request) -> float:
 
 
 @pytest.mark.parametrize("device", ["fake_kyiv", "fake_torino", "fake_lima"])
-@pytest.mark.parametrize("stack", [("symmetry",), ("readout", "symmetry"), ("symmetry", "zne")])
-def test_the_error_falls(device: str, stack: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("stack", "times"), [(("symmetry",), 2), (("readout", "symmetry"), 2), (("symmetry", "zne"), 20)]
+)
+def test_the_error_falls(device: str, stack: tuple[str, ...], times: float) -> None:
     request, engine = asked(device), twin(device)
     plain = mean_error(engine.run([request])[0].values, request)
     verified = mean_error(around(engine, device, *stack).run([request])[0].values, request)
-    assert verified < 0.8 * plain
+    assert verified < plain / times
 
 
 def test_without_noise_nothing_changes() -> None:
