@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backends.catalog import get_target, list_targets
     from backends.layer import ExpectationLayer
+    from backends.mitigation.executor import MitigatedExecutor
+    from backends.mitigation.make import mitigated
+    from backends.mitigation.types import MitigationOptions
     from backends.protocol import Executor, Request, Result
     from backends.runtime.errors import Detached
     from backends.runtime.executor import RuntimeExecutor
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from circuits.compile import compile_ansatz
     from circuits.errors import QrunError
     from circuits.qgan import generator
+    from circuits.types import Ansatz
     from contracts.errors import LedgerError
     from runner.access import Said
     from runner.config import RunConfig
@@ -34,10 +38,13 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Access": "backends.runtime.types",
+    "Ansatz": "circuits.types",
     "Detached": "backends.runtime.errors",
     "Executor": "backends.protocol",
     "ExpectationLayer": "backends.layer",
     "LedgerError": "contracts.errors",
+    "MitigatedExecutor": "backends.mitigation.executor",
+    "MitigationOptions": "backends.mitigation.types",
     "QrunError": "circuits.errors",
     "Request": "backends.protocol",
     "Result": "backends.protocol",
@@ -55,16 +62,20 @@ _WHERE = {
     "generator": "circuits.qgan",
     "get_target": "backends.catalog",
     "list_targets": "backends.catalog",
+    "mitigated": "backends.mitigation.make",
     "resume": "runner.run",
     "run": "runner.run",
 }
 
 __all__ = [
     "Access",
+    "Ansatz",
     "Detached",
     "Executor",
     "ExpectationLayer",
     "LedgerError",
+    "MitigatedExecutor",
+    "MitigationOptions",
     "QrunError",
     "Request",
     "Result",
@@ -82,6 +93,7 @@ __all__ = [
     "generator",
     "get_target",
     "list_targets",
+    "mitigated",
     "resume",
     "run",
 ]

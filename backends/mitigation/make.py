@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Literal
 
 from backends.mitigation.executor import MitigatedExecutor
+from backends.mitigation.stack import parse
 from backends.mitigation.types import Context, MitigationOptions, Technique
 from backends.protocol import Executor
 from backends.target import Target
@@ -30,28 +31,31 @@ def techniques(context: Context) -> tuple[Technique, ...]:
     """The techniques of a stack, innermost first.
 
     Raises:
-        UsageError: An option that a technique cannot take, or a target that it cannot work on.
+        UsageError: No stack (`stack.parse`), an option that a technique cannot take, or a target that it cannot work
+            on.
     """
     found = []
-    for name in context.options.stack:
+    for name in parse("+".join(context.options.stack)):
         module = import_module(f"backends.mitigation.{name}")
         technique: Technique = getattr(module, _CLASSES[name])(context)
         found.append(technique)
     return tuple(found)
 
 
-def mitigated(inner: Executor, target: Target, options: MitigationOptions, *, exact: bool) -> Executor:
+def mitigated(inner: Executor, target: Target, options: MitigationOptions | str, *, exact: bool) -> Executor:
     """`inner` with the stack around it; `inner` itself where the stack is empty.
 
     Args:
         inner: Runs circuits on `target`.
         target: Where they were compiled for.
-        options: See `types.MitigationOptions`.
+        options: See `types.MitigationOptions`; or a stack alone, as "readout+zne".
         exact: Whether `inner` gives exact values, or samples shots.
 
     Raises:
         UsageError: As `techniques`.
     """
+    if isinstance(options, str):
+        options = MitigationOptions(stack=parse(options))
     if not options.stack:
         return inner
     found = techniques(Context(target, options, exact))

@@ -13,6 +13,7 @@ SAYS = {
     "sampler.py": "with noise of waiting qubits",
     "qnn_torch.py": "step 20  loss",
     "module.py": "step 40  loss",
+    "mitigation.py": "gradient by 24 angles",
 }
 
 

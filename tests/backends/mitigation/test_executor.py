@@ -338,3 +338,16 @@ def test_training_and_evaluation_are_mitigated_apart() -> None:
     chosen = Mitigation(get_target(KYIV), options, exact=True, training=False)
     assert chosen.around(inner, "training") is inner
     assert isinstance(chosen.around(inner, "evaluation"), MitigatedExecutor)
+
+
+def test_a_stack_may_be_given_by_its_name_and_is_checked() -> None:
+    target = get_target(KYIV)
+    with make_executor("twin", target) as inner:
+        named = mitigated(inner, target, "readout+zne", exact=True)
+        assert isinstance(named, MitigatedExecutor)
+        assert [technique.name for technique in named.techniques] == ["readout", "zne"]
+        assert mitigated(inner, target, "none", exact=True) is inner
+        with pytest.raises(UsageError, match=r"Take readout\+zne"):
+            mitigated(inner, target, MitigationOptions(stack=("zne", "readout")), exact=True)
+        with pytest.raises(UsageError, match="unknown mitigation technique 'dd'"):
+            mitigated(inner, target, MitigationOptions(stack=("dd",)), exact=True)
