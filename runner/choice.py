@@ -45,9 +45,13 @@ def joined(of_file: Any, said: Any) -> Any:
         A table with a stack, which may still be "auto"; or what is no table, for the config's own check to refuse.
 
     Raises:
-        UsageError: A technique that is not known, or an option that does nothing.
+        UsageError: A technique that is not known, an option that does nothing, or a list in place of a stack.
     """
     for table in (of_file, said):
+        if isinstance(table, list | tuple):
+            raise UsageError(
+                f"mitigation = {table!r} is a list.", 'Write the stack as text, for example mitigation = "readout+zne".'
+            )
         if table is not None and not isinstance(table, Mapping):
             return table
     if of_file is None and said is None:
@@ -129,7 +133,7 @@ def resolve(config: RunConfig, table: Mapping[str, Any], tell: Tell) -> RunConfi
     Args:
         config: Of the run, without mitigation.
         table: With "auto" as the stack.
-        tell: Told what was chosen, and why.
+        tell: Told that a choice begins, which takes seconds; then what was chosen, and why.
 
     Raises:
         UsageError: As the techniques.
@@ -143,6 +147,7 @@ def resolve(config: RunConfig, table: Mapping[str, Any], tell: Tell) -> RunConfi
     from backends.mitigation.calibrate import choose
     from backends.mitigation.types import MitigationOptions
 
+    tell("Mitigation", "auto: choosing a stack by calibration circuits.")
     said = {k: v for k, v in table.items() if v is not None}
     own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if k in TECHNIQUE_OPTIONS}
     budget: dict[str, float] = {} if "budget" not in said else {"budget": float(said["budget"])}

@@ -17,9 +17,11 @@ BackendsOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option(help="TOML file; of its table [mitigation] the options of techniques count.")
+    Path | None, typer.Option(help="TOML file; of its table \\[mitigation] the options of techniques count.")
 ]
-OutOption = Annotated[Path | None, typer.Option(help="File of finished rows (JSON lines); gone on with.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="File of finished rows (JSON lines); the same command goes on from it.")
+]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
 
 
@@ -60,15 +62,17 @@ def compare(
     ] = None,
     shots: Annotated[
         list[str] | None,
-        typer.Option(help="A circuit, or exact; may be given again. \\[default: exact]"),
+        typer.Option(help="Shots of each circuit, or exact; may be given again. \\[default: exact]"),
     ] = None,
     technique: Annotated[
         list[str] | None,
         typer.Option(help="A technique or a stack, as readout+zne; may be given again. \\[default: all, some stacks]"),
     ] = None,
-    sets: Annotated[int, typer.Option(help="Random parameter sets.")] = 12,
+    sets: Annotated[int, typer.Option(help="Random parameter sets that errors are means over.")] = 12,
     repetitions: Annotated[int, typer.Option(help="With shots: how often everything is sampled.")] = 12,
-    draws: Annotated[int, typer.Option(help="Of techniques that draw circuits (twirl, pec, cdr).")] = 3,
+    draws: Annotated[
+        int, typer.Option(help="How often techniques that draw circuits (twirl, pec, cdr) draw them.")
+    ] = 3,
     seed: Annotated[int, typer.Option(help="Of layout, parameter sets, draws and shots.")] = 0,
     engine: Annotated[str, typer.Option(help="twin, or aer for the shots; exact values are the twin's.")] = "twin",
     readout_error: Annotated[
@@ -131,12 +135,14 @@ def learning(
     *,
     mitigation: Annotated[str | None, typer.Option(help="The stack. \\[default: readout+zne]")] = None,
     backend: BackendsOption = None,
-    seeds: Annotated[list[int] | None, typer.Option(help="May be given again. \\[default: 0 to 4]")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Seed of a federation; may be given again. \\[default: 0 to 4]")
+    ] = None,
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
     qubits: Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")] = None,
     engine: Annotated[str | None, typer.Option(help="twin or aer. \\[default: twin]")] = None,
-    shots: Annotated[int | None, typer.Option(help="A circuit; exact values where not given.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots of each circuit; exact values where not given.")] = None,
     idle_noise: Annotated[
         bool | None, typer.Option("--idle-noise/--no-idle-noise", help="Whether qubits relax while they wait.")
     ] = None,

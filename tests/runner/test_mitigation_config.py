@@ -284,7 +284,7 @@ def test_auto_becomes_a_stack_and_says_why() -> None:
     config = auto()
     assert config.mitigation is not None
     assert config.digest == said(**SMALL, mitigation=config.mitigation.stack).digest
-    assert told == [("Mitigation", config.chosen)]
+    assert told == [("Mitigation", "auto: choosing a stack by calibration circuits."), ("Mitigation", config.chosen)]
     assert config.mitigation.stack in str(config.chosen)
     assert auto() == config
 
