@@ -218,6 +218,11 @@ class RunIndex:
                 run = f"{name}.{k}"
             path = (out.expanduser() if out is not None else self.root / "runs" / run).absolute()
             used = self._db.execute("select run from runs where path = ?", (str(path),)).fetchone()
+            if out is not None and used and not path.exists():
+                raise UsageError(
+                    f"--out {out}: the folder of run {used[0]}, which is gone.",
+                    f"Name another folder, or forget that run with `qrun runs rm {used[0]}`.",
+                )
             if out is not None and (used or (path.exists() and (not path.is_dir() or any(path.iterdir())))):
                 resume = f" To go on with the run there: `qrun runs resume {used[0]}`." if used else ""
                 raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -58,6 +59,17 @@ def test_out_must_be_new_or_empty(index: RunIndex, tmp_path: Path) -> None:
         index.create("a", tmp_path / "full", MANIFEST)
     assert index.list() == []
     assert index.create("a", tmp_path / "new" / "deep", MANIFEST).path == (tmp_path / "new" / "deep").absolute()
+
+
+def test_that_the_folder_of_a_run_is_gone_is_said(index: RunIndex, tmp_path: Path) -> None:
+    run = index.create("a", tmp_path / "out", MANIFEST)
+    with pytest.raises(UsageError, match=r"not an empty folder.*qrun runs resume a`"):
+        index.create("a", tmp_path / "out", MANIFEST)
+    shutil.rmtree(run.path)
+    with pytest.raises(UsageError, match=r"run a, which is gone.*qrun runs rm a`"):
+        index.create("a", tmp_path / "out", MANIFEST)
+    index.remove(run)
+    assert index.create("a", tmp_path / "out", MANIFEST).run == "a"
 
 
 def test_removing_a_run_leaves_other_files_alone(index: RunIndex, tmp_path: Path) -> None:
