@@ -12,8 +12,7 @@ from qiskit.transpiler import TranspilerError, generate_preset_pass_manager
 
 from circuits.depth import push_rotations, shallowest, sum_rotations, too_deep
 from circuits.errors import QrunError, UsageError
-from circuits.parts import Part as _Part
-from circuits.parts import first_uncalibrated, usable_part
+from circuits.parts import Part, first_uncalibrated, usable_part
 from circuits.types import Ansatz, CompiledCircuit
 
 ATTEMPTS = 4
@@ -166,11 +165,11 @@ def _fewer(ansatz: Ansatz, backend: BackendV2 | None, seed: int, max_depth: int)
 
 
 def _candidates(
-    circuit: QuantumCircuit, device: _Part, seed: int, optimization_level: int
-) -> Iterator[tuple[_Part, QuantumCircuit | str]]:
+    circuit: QuantumCircuit, device: Part, seed: int, optimization_level: int
+) -> Iterator[tuple[Part, QuantumCircuit | str]]:
     """ISA circuits, or why there is none: on the whole device, then on a line of as many qubits as are needed."""
 
-    def attempt(what: QuantumCircuit, where: _Part, number: int) -> QuantumCircuit | str:
+    def attempt(what: QuantumCircuit, where: Part, number: int) -> QuantumCircuit | str:
         manager = generate_preset_pass_manager(optimization_level, target=where.target, seed_transpiler=seed + number)
         try:
             return manager.run(what)
@@ -197,7 +196,7 @@ def _cost(compiled: CompiledCircuit) -> tuple[int, int]:
     return len(compiled.physical_qubits), compiled.two_qubit_gates
 
 
-def _renumber(ansatz: Ansatz, isa: QuantumCircuit, part: _Part) -> CompiledCircuit:
+def _renumber(ansatz: Ansatz, isa: QuantumCircuit, part: Part) -> CompiledCircuit:
     initial = isa.layout.initial_index_layout(filter_ancillas=True)
     final = isa.layout.final_index_layout()
     used = {isa.find_bit(qubit).index for instruction in isa.data for qubit in instruction.qubits}

@@ -12,7 +12,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
 from backends.catalog import get_target
-from circuits.compile import _Part, _renumber
+from circuits.compile import _renumber
+from circuits.parts import Part
 from circuits.types import Ansatz, CompiledCircuit
 from tests.backends.reference import Evolution
 
@@ -45,7 +46,7 @@ def transpiled(device: str, kind: str, qubits: int, level: int = 3, seed: int = 
 def reference(device: str, isa: QuantumCircuit, virtual: int, *, readout_error: bool = True) -> Evolution:
     """The evolution of an ISA circuit, on virtual qubits, with all its parameters as weights."""
     target, ansatz = get_target(device), Ansatz("isa", QuantumCircuit(virtual), (), tuple(isa.parameters))
-    whole = _Part(target.backend.target, tuple(range(target.backend.target.num_qubits)))
+    whole = Part(target.backend.target, tuple(range(target.backend.target.num_qubits)))
     compiled: CompiledCircuit = _renumber(ansatz, isa, whole)
     return Evolution(target, compiled, readout_error=readout_error)
 

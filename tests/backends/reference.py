@@ -12,7 +12,8 @@ from qiskit_aer.noise import NoiseModel
 
 from backends.catalog import get_target
 from backends.target import Target
-from circuits.compile import _Part, _renumber, compile_ansatz
+from circuits.compile import _renumber, compile_ansatz
+from circuits.parts import Part
 from circuits.qgan import generator
 from circuits.types import CompiledCircuit
 
@@ -26,7 +27,7 @@ def scattered(device: str, layout: tuple[int, ...]) -> CompiledCircuit:
     """A ring on given physical qubits that are far apart, so that routing goes through others."""
     backend, ansatz = get_target(device).backend, generator(len(layout), 1, "circular")
     manager = generate_preset_pass_manager(1, backend=backend, seed_transpiler=1, initial_layout=list(layout))
-    everything = _Part(backend.target, tuple(range(backend.target.num_qubits)))
+    everything = Part(backend.target, tuple(range(backend.target.num_qubits)))
     return _renumber(ansatz, manager.run(ansatz.circuit), everything)
 
 

@@ -27,7 +27,8 @@ from backends.mitigation.stack import TECHNIQUES, parse
 from backends.mitigation.types import Context, MitigationOptions
 from backends.observables import single_z
 from backends.protocol import FloatArray, Request
-from circuits.compile import _Part, _renumber
+from circuits.compile import _renumber
+from circuits.parts import Part
 from circuits.qgan import generator
 from circuits.types import Ansatz, CompiledCircuit
 from tests.backends.mitigation.devices import twin
@@ -60,7 +61,7 @@ def routed(device: str, symmetric: bool) -> CompiledCircuit:
         manager = generate_preset_pass_manager(
             1, backend=backend, seed_transpiler=seed, initial_layout=list(LAYOUTS[device])
         )
-        everything = _Part(backend.target, tuple(range(backend.target.num_qubits)))
+        everything = Part(backend.target, tuple(range(backend.target.num_qubits)))
         found = _renumber(ansatz, manager.run(ansatz.circuit), everything)
         if found.final_layout != found.initial_layout:
             return found
