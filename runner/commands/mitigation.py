@@ -178,7 +178,7 @@ def learning(
         seeds=seeds or (),
         jobs=jobs if jobs is not None else min(2, os.cpu_count() or 1),
     )
-    with RowBar() as bar:
+    with RowBar("reading the data") as bar:
         try:
             table = learn(wanted, data=data, out=out, notify=bar.notice, progress=bar.say)
         except KeyboardInterrupt:

@@ -123,14 +123,17 @@ def asked(
     chosen = stack or (None if of_file is not None else STACK)
     values = {**options} if chosen is None else {**options, "mitigation": {"stack": chosen}}
     names = tuple(dict.fromkeys(backends)) or BACKENDS
+    if IDEAL in names:
+        raise UsageError(
+            "the ideal target has no errors to mitigate.",
+            "Name devices (`qrun backends list`); it stands in the table by itself.",
+        )
     configs = [config_from(experiment, {**values, "backend": name}, file) for name in names]
     for config in configs:
         if config.mitigation is None:
             raise UsageError("there is no mitigation to set against none.", f"Give --mitigation {STACK}.")
         if config.engine == "runtime" or config.runtime is not None:
             raise UsageError("the table is played on twins: nothing is sent to a device.", "Take --engine twin or aer.")
-        if config.backend == "ideal":
-            raise UsageError("the ideal target has no errors to mitigate.", "Name devices (`qrun backends list`).")
     return Asked(tuple(configs), tuple(dict.fromkeys(seeds)) or SEEDS, jobs)
 
 

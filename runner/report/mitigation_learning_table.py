@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import RenderableType
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from runner.config import RunConfig
 from runner.report.mitigation_learning import ARMS, IDEAL, METRICS, Asked, Line, Table
-from runner.report.mitigation_view import as_markdown
-from runner.tables import emit, table_of
+from runner.report.mitigation_view import as_markdown, fits
+from runner.tables import emit, stdout, table_of
 
 RESAMPLES = 10_000
 """Of the bootstrap; its seed is fixed, so that the same lines give the same interval."""
@@ -111,8 +111,8 @@ def _medians(lines: Sequence[Line], names: dict[str, str]) -> list[list[str]]:
                 if not found:
                     row.append("-")
                     continue
-                ends = f"{min(found):.3f}-{max(found):.3f}".replace("0.", ".")
-                row.append(f"{statistics.median(found):.4f} ({ends})")
+                ends = f" ({min(found):.3f}-{max(found):.3f})".replace("0.", ".") if len(found) > 1 else ""
+                row.append(f"{statistics.median(found):.4f}{ends}")
             rows.append(row)
     return rows
 
@@ -122,12 +122,15 @@ def _differences(lines: Sequence[Line], names: dict[str, str]) -> list[list[str]
     rows = []
     for backend, metric in dict.fromkeys((p.backend, p.metric) for p in found):
         mine = [p for p in found if (p.backend, p.metric) == (backend, metric)]
-        cells = [
-            f"{100 * p.mean:+.2f} [{100 * p.low:+.2f}, {100 * p.high:+.2f}] {p.better}/{p.seeds} p {p.p:.2g}"
-            for p in mine
-        ]
-        rows.append([backend, names[metric], *cells])
+        rows.append([backend, names[metric], *map(_difference, mine)])
     return rows
+
+
+def _difference(p: Pair) -> str:
+    """In points. One seed has no interval, and no test."""
+    if p.seeds == 1:
+        return f"{100 * p.mean:+.2f}"
+    return f"{100 * p.mean:+.2f} [{100 * p.low:+.2f}, {100 * p.high:+.2f}] {p.better}/{p.seeds} p {p.p:.2g}"
 
 
 def _names(source: str) -> dict[str, str]:
@@ -143,23 +146,51 @@ def about(config: RunConfig, lines: Sequence[Line], source: str) -> str:
     seconds = sum({(x.backend, x.seed, x.arm in ("training", "both")): x.seconds for x in lines}.values())
     return (
         f"{config.experiment} ({source} data), {stack} against none, {config.model.qubits} qubits, "
-        f"{config.nodes} nodes, {config.rounds} rounds of {config.model.epochs * config.model.steps_per_epoch} steps, "
-        f"{engine}, {seeds} seeds; {seconds:,.0f} s of one core."
+        f"{config.nodes} nodes, {_many(config.rounds, 'round')} of "
+        f"{_many(config.model.epochs * config.model.steps_per_epoch, 'step')}, {engine}, {_many(seeds, 'seed')}; "
+        f"{seconds:,.0f} s of one core."
     )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+BREAKS: tuple[tuple[str, ...], ...] = ((), (" (", "] "), (" (", "] ", " ["))
+"""Where the lines of a cell may end, the widest form of the tables first."""
 
 
 def show(asked: Asked, table: Table) -> None:
     """Two tables, and what they are of."""
-    names, things = _names(table.source), list[RenderableType]()
-    for title, columns, rows in (
-        ("Detection by where mitigation is applied", MEDIANS, _medians(table.lines, names)),
-        ("Difference to none, in points", DIFFERENCES, _differences(table.lines, names)),
-    ):
-        out = table_of(title, columns)
-        for row in rows:
-            out.add_row(*map(Text, row))
-        things.append(out)
+    names, console = _names(table.source), stdout()
+    things = shown(table.lines, names, ())
+    for breaks in BREAKS:
+        things = shown(table.lines, names, breaks)
+        if fits(things, console):
+            break
     emit(*things, Text(about(asked.configs[0], table.lines, table.source)), Text(LEGEND, style="dim"))
+
+
+def shown(lines: Sequence[Line], names: dict[str, str], breaks: Sequence[str]) -> list[RichTable]:
+    """The tables, with cells on several lines where `breaks` stand in them."""
+    out = []
+    for title, columns, rows in (
+        ("Detection by where mitigation is applied", MEDIANS, _medians(lines, names)),
+        ("Difference to none, in points", DIFFERENCES, _differences(lines, names)),
+    ):
+        made = table_of(title, columns)
+        if breaks == BREAKS[-1]:
+            made.padding, made.show_edge = (0, 1, 0, 0), False
+        for row in rows:
+            made.add_row(*(Text(_broken(cell, breaks)) for cell in row))
+        out.append(made)
+    return out
+
+
+def _broken(cell: str, breaks: Sequence[str]) -> str:
+    for end in breaks:
+        cell = cell.replace(end, end.replace(" ", "\n"))
+    return cell
 
 
 def markdown(asked: Asked, table: Table) -> str:

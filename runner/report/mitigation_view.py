@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from backends.mitigation.compare import Row, Setup
 from runner.bar import Bar
-from runner.tables import emit, table_of
+from runner.tables import emit, stdout, table_of
 
 COLUMNS = ("technique", "bias", "spread", "stated", "error", "gain", "circuits", "shots", "seconds", "")
 
@@ -24,12 +25,15 @@ LEGEND = (
     "a call for all sets, once circuits are made."
 )
 
+WIDE_ONLY = ("stated", "seconds")
+NARROW = "A wider terminal, a file, --markdown and --json also have stated errors, seconds, and the error's own error."
+
 
 class RowBar(Bar):
     """Progress on stderr: a bar in a terminal, a line a row elsewhere."""
 
-    def __init__(self) -> None:
-        super().__init__("reading calibrations", speed_seconds=120.0)
+    def __init__(self, text: str = "reading calibrations") -> None:
+        super().__init__(text, speed_seconds=120.0)
 
     def step(self, done: int, total: int, row: Row | None, text: str) -> None:
         """So many rows are done; the last is `row`."""
@@ -37,7 +41,7 @@ class RowBar(Bar):
         self.progress.update(self.task, completed=done, total=total, description=said)
         if not self.console.is_terminal and row is not None:
             error = "not had" if row.error is None else f"error {row.error:.2e}"
-            self.console.print(f"{done}/{total} {said}: {error}")
+            self.console.print(f"{done}/{total} {said}: {error}", soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """A panel that stays."""
@@ -47,7 +51,7 @@ class RowBar(Bar):
         """So many are done; `text` says what is next, or came of the last."""
         self.progress.update(self.task, completed=done, total=total, description=text)
         if not self.console.is_terminal:
-            self.console.print(f"{done}/{total} {text}")
+            self.console.print(f"{done}/{total} {text}", soft_wrap=True)
 
 
 def _place(row: Row) -> str:
@@ -99,7 +103,8 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         worse = [row for row in mine if row.worse]
         if not worse:
             continue
-        said = "everywhere" if len(worse) == len(mine) else "at " + " and ".join(_at(row.shots) for row in worse)
+        where = ["exact values" if row.shots is None else _at(row.shots) for row in worse]
+        said = "everywhere" if len(worse) == len(mine) else "at " + " and ".join(where)
         out.append(f"{backend}, {qubits} qubits: {stack} is worse than none {said}.")
     return out
 
@@ -114,18 +119,37 @@ def about(setup: Setup) -> str:
     )
 
 
+def fits(tables: Sequence[Table], console: Console) -> bool:
+    """Whether no cell of them has to be broken."""
+    wide = console.options.update(width=10_000)
+    return all(console.measure(table, options=wide).maximum <= console.width for table in tables)
+
+
 def show(rows: Sequence[Row], setup: Setup) -> None:
     """A table for each device, width and number of shots; then where techniques stop paying."""
+    console = stdout()
+    things = shown(rows, narrow=False)
+    if not fits([thing for thing in things if isinstance(thing, Table)], console):
+        things = [*shown(rows, narrow=True), Text(NARROW, style="dim")]
+    emit(*things, *map(Text, verdicts(rows)), Text(about(setup)), Text(LEGEND, style="dim"))
+
+
+def shown(rows: Sequence[Row], *, narrow: bool) -> list[RenderableType]:
+    """The tables, and under each why rows of it could not be had; `narrow` for 80 columns, without `WIDE_ONLY`."""
+    kept = [k for k, name in enumerate(COLUMNS) if not (narrow and name in WIDE_ONLY)]
     things: list[RenderableType] = []
     for title, mine in groups(rows):
-        table = table_of(title, COLUMNS, numeric=range(1, 9))
+        table = table_of(title, [COLUMNS[k] for k in kept], numeric=range(1, len(kept) - 1))
+        if narrow:
+            table.padding = (0, 1, 0, 0)
         for row in mine:
             style = "red" if row.worse else "dim" if row.error is None else None
             # A reason is a sentence, which a narrow column would take many lines for.
-            shown = [*cells(row)[:-1], "not had"] if row.why_not else cells(row)
-            table.add_row(*map(Text, shown), style=style)
+            line = [*cells(row)[:-1], "not had"] if row.why_not else cells(row)
+            texts = [line[k].split(" ± ")[0] if narrow else line[k] for k in kept]
+            table.add_row(*map(Text, texts), style=style)
         things += [table, *(Text(f"{row.stack}: {row.why_not}", style="dim") for row in mine if row.why_not)]
-    emit(*things, *map(Text, verdicts(rows)), Text(about(setup)), Text(LEGEND, style="dim"))
+    return things
 
 
 def markdown(rows: Sequence[Row], setup: Setup) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console, RenderableType
+from rich.table import Table
 from typer.testing import CliRunner
 
 from backends.mitigation.compare import Row, Setup
 from backends.mitigation.stack import TECHNIQUES
 from circuits.errors import UsageError
 from runner.cli import app
-from runner.report.mitigation_learning import ARMS, Line
-from runner.report.mitigation_learning_table import ALL, pair, pairs
-from runner.report.mitigation_view import COLUMNS, cells, markdown, verdicts
+from runner.report.mitigation_learning import ARMS, METRICS, Line
+from runner.report.mitigation_learning_table import ALL, BREAKS, pair, pairs
+from runner.report.mitigation_learning_table import shown as learned
+from runner.report.mitigation_view import COLUMNS, cells, fits, markdown, verdicts
+from runner.report.mitigation_view import shown as compared
 from runner.row_file import RowFile
 from tests.runner.conftest import Qrun
 
@@ -62,7 +68,7 @@ def wrong(options: list[str], said: str) -> None:
         (["compare", "--out", "/nowhere/at/all.jsonl", *SMALL], "--out /nowhere/at/all.jsonl"),
         (["learning", "--mitigation", "none"], "a stack against none"),
         (["learning", "--mitigation", "znee"], "Did you mean zne"),
-        (["learning", "--backend", "ideal"], "no errors to mitigate"),
+        (["learning", "--backend", "ideal"], "it stands in the table by itself"),
         (["learning", "--seeds", "-1"], "--seeds -1"),
         (["learning", "--jobs", "0"], "--jobs 0"),
         (["learning", "--engine", "runtime"], "nothing is sent to a device"),
@@ -200,6 +206,47 @@ def test_where_a_technique_stops_paying_is_said() -> None:
     assert cells(rows[3])[COLUMNS.index("shots")] == "3,072"
     assert cells(rows[-1])[-1] == "there is none"
     assert "there is none |" in markdown(rows, Setup())
+
+
+def rendered(tables: Sequence[RenderableType], width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        for table in tables:
+            console.print(table)
+    return captured.get().splitlines()
+
+
+def test_no_number_is_broken_in_80_columns() -> None:
+    rows = [row("ddd+twirl+zne", 131_072, worse=True), row("none", None, worse=False)]
+    wide, narrow = compared(rows, narrow=False), compared(rows, narrow=True)
+    tables = [table for table in wide if isinstance(table, Table)]
+    assert not fits(tables, Console(width=80))
+    assert fits(tables, Console(width=110))
+    assert fits([table for table in narrow if isinstance(table, Table)], Console(width=80))
+    line = next(line for line in rendered(narrow, 80) if "ddd+twirl+zne" in line)
+    assert line.split() == ["ddd+twirl+zne", "0.1000", "0.0200", "0.1000", "1.00", "3", "393,216", "worse"]
+    assert len(rendered(narrow, 80)) == len(rendered(narrow, 200)), "no cell takes two lines"
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "+1.00"), (5, "+1.00 [+1.00, +1.00] 5/5 p 0.062")])
+def test_the_learning_table_in_80_columns(seeds: int, said: str) -> None:
+    found = [
+        Line("fake_torino", seed, arm, 0.9 + (0.01 if arm == "both" else 0.0), 0.5, 0.9, 0.5, 1.0)
+        for seed in range(seeds)
+        for arm in ARMS
+    ]
+    names = {metric: f"KDDTest+ {metric[-5:]}" for metric in METRICS}
+    narrow = learned(found, names, BREAKS[-1])
+    assert fits(narrow, Console(width=80))
+    assert any(line.rstrip().endswith(said.split(maxsplit=1)[0]) for line in rendered(narrow, 80))
+    assert said in "\n".join(rendered(learned(found, names, ()), 200))
+    assert ("0.9000 (.900-.900)" in rendered(learned(found, names, ()), 200)[4]) == (seeds > 1)
+
+
+def test_options_that_look_like_markup_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = CliRunner().invoke(app, ["mitigation", "compare", "--help"]).stdout
+    assert "of its table [mitigation] the options" in said
 
 
 def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
