@@ -71,7 +71,7 @@ class Setup:
     def __post_init__(self) -> None:
         for name in ("sets", "draws", "repetitions"):
             if getattr(self, name) < 2:
-                raise UsageError(f"--{name} {getattr(self, name)}: at least 2, for there is a spread to tell.")
+                raise UsageError(f"--{name} {getattr(self, name)}: at least 2, so that there is a spread to tell.")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: 0 or more.")
         if self.engine not in ("twin", "aer"):

@@ -9,6 +9,7 @@ mitigation that left no error would come to.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -206,7 +207,8 @@ def _play_all(federations: Sequence[RunConfig], data: Path | None, jobs: int) ->
     # The workers' numbers of threads are read when they start.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    with ProcessPoolExecutor(min(jobs, len(federations)), mp_context=get_context("spawn")) as pool:
+    workers = min(jobs, len(federations))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_interruptible) as pool:
         waiting = [pool.submit(play, config, data) for config in federations]
         try:
             for future in as_completed(waiting):
@@ -217,6 +219,11 @@ def _play_all(federations: Sequence[RunConfig], data: Path | None, jobs: int) ->
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _interruptible() -> None:
+    """A worker ends with Ctrl-C at once: it would play on else, and the command wait for it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def play(config: RunConfig, data: Path | None) -> list[Line]:

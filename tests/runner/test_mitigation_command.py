@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -17,7 +23,7 @@ from backends.mitigation.compare import Row, Setup
 from backends.mitigation.stack import TECHNIQUES
 from circuits.errors import UsageError
 from runner.cli import app
-from runner.report.mitigation_learning import ARMS, METRICS, Line
+from runner.report.mitigation_learning import ARMS, METRICS, Line, _interruptible
 from runner.report.mitigation_learning_table import ALL, BREAKS, pair, pairs
 from runner.report.mitigation_learning_table import shown as learned
 from runner.report.mitigation_view import COLUMNS, cells, fits, markdown, verdicts
@@ -152,6 +158,18 @@ def test_learning_is_played_by_arm_and_training_is_shared(qrun: Qrun, tmp_path: 
     assert again.stdout == first.stdout
     assert "evaluation" in qrun(*options).stdout
     assert qrun(*options, "--markdown").stdout.startswith("| device | scored by | none |")
+
+
+@pytest.mark.slow
+def test_a_worker_ends_with_ctrl_c_at_once() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_interruptible) as pool:
+        pid = pool.submit(os.getpid).result()
+        playing = pool.submit(time.sleep, 60)
+        while not playing.running():
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGINT)
+        with pytest.raises(BrokenProcessPool):
+            playing.result(timeout=30)
 
 
 def line(backend: str, seed: int, arm: str, auroc: float) -> Line:
