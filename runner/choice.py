@@ -25,9 +25,16 @@ OPTIONS = {"apply": "--mitigation-at", "budget": "--mitigation-budget"}
 
 
 def spelled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with the table that a stack's name alone stands for: mitigation = "readout+zne"."""
-    if isinstance(values.get("mitigation"), str):
-        return {**values, "mitigation": {"stack": values["mitigation"]}}
+    """Values with the table that a stack's name alone stands for: mitigation = "readout+zne".
+
+    Raises:
+        UsageError: It is a list.
+    """
+    said = values.get("mitigation")
+    if isinstance(said, list | tuple):
+        raise UsageError(f"mitigation = {said!r} is a list.", 'Write the stack as text, for example "readout+zne".')
+    if isinstance(said, str):
+        return {**values, "mitigation": {"stack": said}}
     return dict(values)
 
 
@@ -45,13 +52,9 @@ def joined(of_file: Any, said: Any) -> Any:
         A table with a stack, which may still be "auto"; or what is no table, for the config's own check to refuse.
 
     Raises:
-        UsageError: A technique that is not known, an option that does nothing, or a list in place of a stack.
+        UsageError: A technique that is not known, or an option that does nothing.
     """
     for table in (of_file, said):
-        if isinstance(table, list | tuple):
-            raise UsageError(
-                f"mitigation = {table!r} is a list.", 'Write the stack as text, for example mitigation = "readout+zne".'
-            )
         if table is not None and not isinstance(table, Mapping):
             return table
     if of_file is None and said is None:

@@ -259,6 +259,15 @@ def test_what_mitigation_will_do_is_told_before_the_run() -> None:
     assert part.circuits == {"evaluation": 3.0}
 
 
+def test_a_list_in_place_of_a_stack_is_refused_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a list"):
+        config_from("nsl-kdd", {"mitigation": ["readout", "zne"]})
+    file = tmp_path / "run.toml"
+    file.write_text('mitigation = ["readout", "zne"]\n')
+    with pytest.raises(UsageError, match="is a list"):
+        config_from("nsl-kdd", {}, file)
+
+
 # -- auto --------------------------------------------------------------------------------------------------------------
 
 
