@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from circuits.errors import UsageError
 
@@ -57,6 +58,9 @@ def parse(text: str) -> tuple[str, ...]:
             means something else; says what works.
     """
     names = tuple(part.strip().lower() for part in str(text).split("+"))
+    pieces = re.split(r"[\s,;/&]+", str(text).strip().lower())
+    if len(pieces) > 1 and all(piece in TECHNIQUES for piece in pieces):
+        raise UsageError(f"techniques are joined with +, and {text!r} has none.", f"Take {'+'.join(pieces)}.")
     if names in (("none",), ("",)):
         return ()
     for name in names:
