@@ -60,7 +60,10 @@ def parse(text: str) -> tuple[str, ...]:
     names = tuple(part.strip().lower() for part in str(text).split("+"))
     pieces = re.split(r"[\s,;/&]+", str(text).strip().lower())
     if len(pieces) > 1 and all(piece in TECHNIQUES for piece in pieces):
-        raise UsageError(f"techniques are joined with +, and {text!r} has none.", f"Take {'+'.join(pieces)}.")
+        raise UsageError(
+            f"techniques are joined with +, and {text!r} has none.",
+            f"Take {'+'.join(sorted(pieces, key=list(TECHNIQUES).index))}.",
+        )
     if names in (("none",), ("",)):
         return ()
     for name in names:

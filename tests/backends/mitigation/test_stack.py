@@ -31,7 +31,7 @@ def test_what_a_stack_means(text: str) -> None:
         ("znee", ("'znee'", "Did you mean zne?", "Known: none, auto, readout")),
         ("readuot+zne", ("'readuot'", "Did you mean readout?")),
         ("readout,zne", ("joined with +", "Take readout+zne.")),
-        ("readout zne", ("joined with +", "Take readout+zne.")),
+        ("zne readout", ("joined with +", "Take readout+zne.")),
         ("rem", ("'rem'", "Did you mean readout?")),
         ("dd+zne", ("'dd'", "Did you mean ddd?")),
         ("magic", ("'magic'", "Known:")),
