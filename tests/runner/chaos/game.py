@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ MOST_ATTEMPTS = 60
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.runner.chaos.preloaded"])
+_asking = threading.Lock()
+"""Whoever starts a process asks all others how they ended, and an answer comes once: of two threads that ask at once
+one is told 255."""
 
 
 def settings(**changes: Any) -> Settings:
@@ -87,11 +92,16 @@ class Game:
             "said": {"patience": PATIENCE, **said},
         }
         process = _processes.Process(target=worker.attempt, args=(task,))
-        process.start()
-        process.join(kill_after if kill_after is not None else 120)
-        if process.is_alive():
+        with _asking:
+            process.start()
+        connection.wait([process.sentinel], kill_after if kill_after is not None else 120)
+        with _asking:
+            lives = process.is_alive()
+        if lives:
             assert kill_after is not None, "an attempt hangs: " + (self.folder / "log.txt").read_text()[-2000:]
             process.kill()
+            connection.wait([process.sentinel])
+        with _asking:
             process.join()
         outcome: str | None = None
         if ended.exists():
