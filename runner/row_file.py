@@ -17,6 +17,9 @@ from circuits.errors import QrunError, UsageError
 
 MAX_BYTES = 64 << 20
 
+MAX_BRACKETS = 10_000
+"""Of a line. py-evm raises Python's limit of recursion so far that the decoder's own ends the process before."""
+
 Row = TypeVar("Row")
 
 
@@ -77,6 +80,8 @@ class RowFile(Generic[Row]):
             )
         for number, text in enumerate(rest, start=2):
             try:
+                if text.count(b"[") + text.count(b"{") > MAX_BRACKETS:
+                    raise ValueError("nested without end")
                 found = read(json.loads(text))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self.close()
