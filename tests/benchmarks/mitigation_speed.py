@@ -2,11 +2,10 @@
 
 The job is the main experiment's: RY(z) + EfficientSU2 (reps 4, reverse_linear) on a noisy device, float32, one thread.
 Every stack runs in turn, round after round, so that what else the machine does falls on all of them alike; a ratio is
-the median of the ratios to the unmitigated step of the same round, in seconds of the
-processor. Three things are timed on the exact twin: the
-generator's step as `QGAN.train` has it (expectation values, the loss through the discriminator, its gradient by the
-weights), a whole step of `QGAN.train` (with its three steps of the discriminator), and 512 samples as they are drawn
-for scores. On Aer the jobs of one SPSA step are counted, which is what a device would be paid for.
+the median of the ratios to the unmitigated step of the same round, in seconds of the processor. Three things are timed
+on the exact twin: the generator's step as `QGAN.train` has it (expectation values, the loss through the discriminator,
+its gradient by the weights), a whole step of `QGAN.train` (with its three steps of the discriminator), and 512 samples
+as they are drawn for scores. On Aer the jobs of one SPSA step are counted, which is what a device would be paid for.
 """
 
 from __future__ import annotations
