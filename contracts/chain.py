@@ -225,7 +225,7 @@ class Chain:
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
-    def send(self, account: LocalAccount, call: Any, *, value: int = 0) -> Receipt:
+    def send(self, account: LocalAccount, call: Any, *, value: int = 0, number: int | None = None) -> Receipt:
         """Sign a contract call (or deployment) with `account`, send it, and wait until it is mined.
 
         What the contract refuses is not mined and costs nothing: a node is asked to try it out first.
@@ -234,10 +234,11 @@ class Chain:
             account: Who signs and pays.
             call: A function or constructor with its arguments.
             value: Wei that go with it.
+            number: The transaction's (nonce), where something rests on it; None for the next one.
 
         Raises:
             ContractRevert: the contract refused.
-            AccountInUse: another process sent with the account.
+            AccountInUse: another process sent with the account, or `number` is not the next one.
             LedgerUnreachable: the node does not answer.
             LedgerError: not mined in time, or no money.
         """
@@ -252,7 +253,8 @@ class Chain:
         message = {key: built[key] for key in ("to", "data", "value") if built.get(key)}
         with translated(self.where, abi):
             gas = self._gas_for({**message, "from": account.address})
-        return self._transact(account, {"value": 0, **message, "gas": gas}, abi)
+        numbered = {} if number is None else {"nonce": number}
+        return self._transact(account, {"value": 0, **message, "gas": gas, **numbered}, abi)
 
     def _gas_for(self, message: Mapping[str, Any]) -> int:
         """The gas limit to send a call with; raises where the contract refuses it."""

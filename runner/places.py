@@ -2,12 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import UsageError
 from contracts.chain import redact
+from contracts.errors import LedgerError
+
+MOST_CONFIRMATIONS = 1000
+
+
+def is_url(chain: str) -> bool:
+    """Whether a chain is named by the URL of a JSON-RPC node."""
+    return chain.lower().startswith(("http://", "https://"))
+
+
+def check_chain(chain: str | None) -> None:
+    """Refuse what is no URL of a JSON-RPC node.
+
+    Raises:
+        UsageError: with an example.
+    """
+    if chain is not None and not is_url(chain):
+        # Not shown: what has no scheme may still hold a password.
+        raise UsageError("--chain takes an http(s) URL.", "For example --chain http://127.0.0.1:8545")
+
+
+def check_ipfs(address: str | None) -> None:
+    """Refuse what is no address of an IPFS daemon.
+
+    Raises:
+        UsageError: with an example.
+    """
+    if address is not None and not address.lower().startswith(("http://", "https://", "/")):
+        raise UsageError("--ipfs takes a URL or a multiaddress.", "For example --ipfs http://127.0.0.1:5001")
+
+
+def check_gateways(gateways: Sequence[str], ipfs: str | None) -> None:
+    """Refuse addresses that are of no IPFS gateway, and gateways without a daemon.
+
+    Raises:
+        UsageError: what to give instead.
+    """
+    if not gateways:
+        return
+    if ipfs is None:
+        raise UsageError("--gateway is asked for what the IPFS daemon has not.", "Add --ipfs URL.")
+    from contracts.gateway import Gateway
+
+    for gateway in gateways:
+        try:
+            Gateway(gateway)
+        except LedgerError as error:
+            raise UsageError(f"--gateway: {error.message}", error.hint) from None
+
+
+def check_confirmations(confirmations: int) -> None:
+    """Refuse a number of confirmations that is out of range.
+
+    Raises:
+        UsageError: it is.
+    """
+    if not 1 <= confirmations <= MOST_CONFIRMATIONS:
+        raise UsageError(f"--confirmations {confirmations}: they are 1 (mined) to {MOST_CONFIRMATIONS}.")
 
 
 @dataclass(frozen=True)
@@ -25,11 +84,8 @@ class Places:
     ipfs: str | None = None
 
     def __post_init__(self) -> None:
-        if self.chain is not None and not self.chain.lower().startswith(("http://", "https://")):
-            # Not shown: what has no scheme may still hold a password.
-            raise UsageError("--chain takes an http(s) URL.", "For example --chain http://127.0.0.1:8545")
-        if self.ipfs is not None and not self.ipfs.lower().startswith(("http://", "https://", "/")):
-            raise UsageError("--ipfs takes a URL or a multiaddress.", "For example --ipfs http://127.0.0.1:5001")
+        check_chain(self.chain)
+        check_ipfs(self.ipfs)
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the run's folder: a URL that holds a key is kept without it."""
