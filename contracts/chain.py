@@ -6,6 +6,7 @@ How a transaction gets to a node and stays there is told in contracts/sending.py
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ __all__ = ["Chain", "SendPolicy", "connect", "redact"]
 NOBODY = "0x0000000000000000000000000000000000000000"
 RUN_GAS = 10_000_000
 """Gas that an account is funded for where the caller does not say."""
+MINED = 256
 LOG_BLOCKS = 5_000
 """Blocks asked for in one search of the log; halved where a node refuses."""
 SETTLED_BLOCKS = 64
@@ -86,6 +88,7 @@ class Chain:
         where: File or URL; a URL may hold a key, so that it is shown only through `redact`.
         chain_id: EIP-155 id.
         gas_used: Gas of all transactions sent through this object.
+        mined: Their hashes, those of the last MINED of them: what a node must be able to show again.
         sender: How transactions get to a node; what it had to replace or send again.
     """
 
@@ -102,6 +105,7 @@ class Chain:
         self.kind = kind
         self.chain_id = chain_id
         self.gas_used = 0
+        self.mined: deque[str] = deque(maxlen=MINED)
         self.where = where
         self.sender = Sender(self, policy or SendPolicy())
         self._times: dict[int, int] = {}  # of old blocks
@@ -149,6 +153,11 @@ class Chain:
         if number + SETTLED_BLOCKS <= self.head_number():
             self._times[number] = found
         return found
+
+    def time(self) -> int:
+        """The chain's time, in seconds since 1970: that of a block mined now, or of the last one."""
+        now = self.pending_time()
+        return self.block_time(self.head_number()) if now is None else now
 
     def pending_time(self) -> int | None:
         """The time of a block that would be mined now; None where views are told it, or the node does not know."""
@@ -325,6 +334,7 @@ class Chain:
     def _transact(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
         receipt = self._deliver(account, fields, abi)
         self.gas_used += receipt.gas_used
+        self.mined.append(receipt.tx)
         return receipt
 
     def _deliver(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:

@@ -225,7 +225,7 @@ class Audited(Publishing):
                     lambda: self._check_names(found, submission))  # fmt: skip
             attempt(f"aggregation/{where}/start",
                     "the model started from the aggregate of its inputs, which weigh what the contract's reputation "
-                    "gives them", cid, lambda: self._check_start(found))  # fmt: skip
+                    "gives them", cid, lambda: self._check_start(found, submission))  # fmt: skip
         attempt(f"signatures/{where}", "the node signed this model, for this round of this task on this chain",
                 submission.signature, lambda: self._check_author(submission))  # fmt: skip
         if not faults:

@@ -33,6 +33,10 @@ LEAST = 2
 """With fewer nodes nothing is masked."""
 
 
+class LeftOut(QrunError):
+    """A sum was made without this node: it came too late."""
+
+
 @dataclass(frozen=True)
 class Announced:
     """What a node announced to an attempt: the CID of its masked array, and the time of the block (seconds)."""
@@ -170,7 +174,7 @@ class AnnouncedSum:
                 self.tell(f"nodes {left} did not come to the sum {_short(stage)} in time: it goes on without them.")
                 told = current.number
             if self.me not in current.roster:
-                raise QrunError(
+                raise LeftOut(
                     f"this node came too late to the sum {_short(stage)}, which went on without it.",
                     "It takes part in what follows; its records are not in this total.",
                 )
