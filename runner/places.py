@@ -102,7 +102,7 @@ class Places:
         check_chain(self.chain)
         check_ipfs(self.ipfs)
         check_gateways(self.gateways)
-        check_confirmations(self.confirmations or 1)
+        check_confirmations(1 if self.confirmations is None else self.confirmations)
 
     @property
     def policy(self) -> SendPolicy:

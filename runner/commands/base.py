@@ -92,7 +92,7 @@ def complete_run(incomplete: str) -> list[str]:
 
 ConfirmationsOption = Annotated[
     int | None,
-    typer.Option(help="Blocks that a transaction must be in or under, with --chain URL; 1 (mined) if not told."),
+    typer.Option(min=1, help="Blocks that a transaction must be in or under, with --chain URL; 1 (mined) if not told."),
 ]
 GatewayOption = Annotated[
     list[str] | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from getpass import GetPassWarning, getpass
 from pathlib import Path
@@ -190,7 +191,9 @@ def look_at_keystore(path: Path, password_file: Path | None) -> KeyFile:
     if not told.of_node or (password_file is None and not somebody_there()):
         return unopened
     if password_file is None:
-        password = _typed(f"Password of {path} (empty: show the address alone): ")
+        password = ""
+        with suppress(EOFError):
+            password = _typed(f"Password of {path} (empty: show the address alone): ")
         if not password:
             return unopened
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contracts.chain import connect
+from contracts.chain import Chain, connect
 from contracts.keystore import NodeSecrets, create_keystore, new_secrets
-from contracts.local_chain import LocalChain
 from contracts.rounds import FederatedRounds
 from runner.cli import app
 from tests.runner.conftest import Qrun, environment
@@ -196,6 +196,10 @@ def test_a_password_is_typed_twice_and_not_seen(tmp_path: Path, home: Path) -> N
     assert code == 1, seen
     assert "not the same" in seen
     assert not other.exists()
+    for key, code_, said in (("\x03", 130, "interrupted"), ("\x04", 1, "no password was given")):
+        code, seen = typed(home, ["key", "new", str(other)], [key])
+        assert (code, said in seen, "Traceback" in seen) == (code_, True, False), seen
+    assert not other.exists()
 
 
 # -- tasks ------------------------------------------------------------------------------------------------------------
@@ -246,25 +250,28 @@ def allow_file(desk: Desk) -> str:
 
 
 def play_rounds(desk: Desk, task: str) -> None:
+    with connect(desk.folder / "chain.sqlite") as chain:
+        play_rounds_on(chain, desk, task)
+
+
+def play_rounds_on(chain: Chain, desk: Desk, task: str) -> None:
     """Two rounds of three nodes, up to the settlement of the last one."""
     from eth_account import Account
 
     from tests.contracts.conftest import METRICS, SIGNATURE, all_grades, model, salt
 
     accounts = [Account.from_key(kept.chain) for kept in desk.secrets[1:4]]
-    with connect(desk.folder / "chain.sqlite") as chain:
-        assert isinstance(chain, LocalChain)
-        contract = FederatedRounds.attach(chain, task)
-        for account in accounts:
-            contract.agree_map(account, b"m" * 32)
-        for round_ in (1, 2):
+    contract = FederatedRounds.attach(chain, task)
+    for account in accounts:
+        contract.agree_map(account, b"m" * 32)
+    for round_ in (1, 2):
+        for i, account in enumerate(accounts):
+            contract.submit(account, round_, model(round_, i), METRICS, signature=SIGNATURE)
+        for write in (contract.commit, contract.reveal):
             for i, account in enumerate(accounts):
-                contract.submit(account, round_, model(round_, i), METRICS, signature=SIGNATURE)
-            for write in (contract.commit, contract.reveal):
-                for i, account in enumerate(accounts):
-                    write(account, round_, all_grades(range(3))[i], salt(round_, i))
-            if round_ == 1:
-                contract.settle(accounts[0], 1)
+                write(account, round_, all_grades(range(3))[i], salt(round_, i))
+        if round_ == 1:
+            contract.settle(accounts[0], 1)
 
 
 def test_what_cannot_be_opened(desk: Desk) -> None:
@@ -297,6 +304,23 @@ def test_what_cannot_be_opened(desk: Desk) -> None:
     dry = desk.told(*run, *desk.places, *desk.key("poor"), *allow, "--dry-run")
     assert (dry["enough"], dry["balance"]) == (False, 0)
     assert dry["terms"]["nodes"] == 2  # type: ignore[index]
+
+
+def test_addresses_that_hold_a_key(desk: Desk) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://somebody:hunter2@127.0.0.1:{free.getsockname()[1]}/v3/0123456789abcdef0123"
+    allow = ["--allow", desk.address("a")]
+    desk.fails(1, "does not answer", "task", "open", "nsl-kdd", *SMALL, "--chain", url, *desk.places[2:],
+               *desk.key("opener"), *allow)  # fmt: skip
+    desk.fails(1, "does not answer", "task", "show", "--task", desk.address("a"), "--chain", url)
+    away = "http://127.0.0.1:9"
+    desk.fails(1, "could not have the task's config", "task", "open", "nsl-kdd", *SMALL, *desk.chain, "--ipfs", away,
+               *desk.key("opener"), *allow)  # fmt: skip
+    written = [path.read_bytes() for path in desk.folder.parent.rglob("*") if path.is_file()]
+    for text in [*(text.encode() for text in desk.said), *written]:
+        assert b"hunter2" not in text
+        assert b"0123456789abcdef0123" not in text
 
 
 def test_who_cannot_join(desk: Desk) -> None:
