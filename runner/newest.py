@@ -212,14 +212,17 @@ class NewestModels(Publishing):
             raise UpdateError("model file rejected: it is of another run, map or node, or not the node's next one.")
 
     def _check_start(self, update: Update, submission: Submission) -> None:
+        self._check_view(update, submission)
+        if update.start != self.restart(update.view or 0, update.node, update.inputs, submission.round)[1]:
+            raise UpdateError("model file rejected: its start is not the aggregate of its inputs.")
+
+    def _check_view(self, update: Update, submission: Submission) -> None:
         view = update.view or 0
         if view >= submission.round:
             raise UpdateError("model file rejected: its view is of what was not settled when it was submitted.")
         own = self._own(update.node, submission.round)
         if own is not None and own.update is not None and view < (own.update.view or 0):
             raise UpdateError("model file rejected: its view is behind that of its node's model before.")
-        if update.start != self.restart(view, update.node, update.inputs, submission.round)[1]:
-            raise UpdateError("model file rejected: its start is not the aggregate of its inputs.")
 
     def restart(self, view: int, node: int, inputs: tuple[Input, ...], before: int | None = None) -> tuple[Blocks, str]:
         """What a node starts from by its inputs, and its digest; `view` and `before` as of `state`.
