@@ -28,6 +28,8 @@ RUN_GAS = 10_000_000
 """Gas that an account is funded for where the caller does not say."""
 LOG_BLOCKS = 5_000
 """Blocks asked for in one search of the log; halved where a node refuses."""
+SETTLED_BLOCKS = 64
+"""So many blocks below the head no reorganisation reaches: what was read of them is kept."""
 TRANSFER_GAS = 21_000
 """What a transfer of money uses."""
 CALL_FIELDS = ("to", "data", "gas", "value")
@@ -102,6 +104,7 @@ class Chain:
         self.gas_used = 0
         self.where = where
         self.sender = Sender(self, policy or SendPolicy())
+        self._times: dict[int, int] = {}  # of old blocks
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +139,26 @@ class Chain:
                 return bytes(self.w3.eth.get_block(number)["hash"])
             except BlockNotFound:
                 return b""
+
+    def block_time(self, number: int) -> int:
+        """The time of a block that is there, in seconds since 1970."""
+        if number in self._times:
+            return self._times[number]
+        with translated(self.where):
+            found = int(self.w3.eth.get_block(number)["timestamp"])
+        if number + SETTLED_BLOCKS <= self.head_number():
+            self._times[number] = found
+        return found
+
+    def pending_time(self) -> int | None:
+        """The time of a block that would be mined now; None where views are told it, or the node does not know."""
+        try:
+            with translated(self.where):
+                return int(self.w3.eth.get_block("pending")["timestamp"])
+        except LedgerUnreachable:
+            raise
+        except LedgerError:
+            return None  # not every node makes up a block that is not there yet
 
     def code(self, address: str) -> bytes:
         """The code at an address, empty where there is no contract."""
@@ -233,8 +256,18 @@ class Chain:
 
     def _gas_for(self, message: Mapping[str, Any]) -> int:
         """The gas limit to send a call with; raises where the contract refuses it."""
+        from web3.exceptions import ContractLogicError
+
+        try:
+            needed = self.w3.eth.estimate_gas(message)
+        except ContractLogicError as refused:
+            # At the time of the last block; what waits for a deadline may be due in the one that is mined next.
+            try:
+                needed = self.w3.eth.estimate_gas(message, "pending")
+            except Exception:
+                raise refused from None
         # A margin, for others may move the contract's state before this is mined.
-        return int(self.w3.eth.estimate_gas(message) * 1.25) + 60_000
+        return int(needed * 1.25) + 60_000
 
     def wait_for_pending(self, address: str) -> None:
         """Wait until everything that an account sent is mined: what a killed process sent may be under way."""

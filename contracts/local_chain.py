@@ -44,6 +44,15 @@ class LocalChain(Chain):
         """Number of the last block."""
         return self.embedded.head_number()
 
+    def block_time(self, number: int) -> int:
+        """The time of a block that is there, in seconds since 1970."""
+        with translated(self.where):
+            return self.embedded.block_time(number)
+
+    def pending_time(self) -> int | None:
+        """Views see the time of a block that would be mined now without being told."""
+        return None
+
     def code(self, address: str) -> bytes:
         """The code at an address, empty where there is no contract."""
         with translated(self.where):

@@ -105,6 +105,23 @@ class FederatedRounds(TaskLog):
             {"digest": digest},
         )
 
+    def announce(self, account: LocalAccount, topic: bytes, cid: str) -> Receipt:
+        """Say where content is that others wait for; a node's first announcement of a topic counts."""
+        node = self.index_of(account.address)
+        content = parse_cid(cid).v1
+        word = _word(topic, "a topic")
+
+        def done() -> Entry | None:
+            said = self._log.all("Announced")
+            return next((e for e in said if e.args["node"] == node and e.args["topic"] == word), None)
+
+        return self._once(
+            account,
+            self._contract.functions.announce(word, content.digest, content.codec),
+            done,
+            {"digest": content.digest, "codec": content.codec},
+        )
+
     # -- a round ----------------------------------------------------------------------------------------------------
 
     def submit(
@@ -192,7 +209,16 @@ class FederatedRounds(TaskLog):
         return None
 
     def rollback(self, account: LocalAccount, target: int) -> Receipt:
-        """Vote to go on from the models of an earlier round (0: the common start)."""
+        """Vote to go on from the models of an earlier round (0: the common start).
+
+        Raises:
+            LedgerError: the task is asynchronous, or no round is settled yet.
+        """
+        if self.task.rules.asynchronous:
+            raise LedgerError(
+                f"the task {self.address} is asynchronous: its models name the state that they started from.",
+                "A rollback is for synchronous tasks.",
+            )
         node = self.index_of(account.address)
         closed = self.settled_rounds()
 

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 Grade = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=2**31)]
+ASYNC_DEFAULTS: dict[str, Any] = {
+    "window_seconds": 60,
+    "quorum": 3,
+    "age_discount": 0.5,
+    "commit_seconds": 120,
+    "reveal_seconds": 120,
+}
+"""What an asynchronous run has where nobody says otherwise. The first three are of such a run only; time for grades is
+short there, for nobody trains meanwhile who would have to be waited for."""
+OF_ASYNC = ("window_seconds", "quorum", "age_discount")
+SUM_SECONDS = 3600
 AGGREGATIONS = ("reputation", "mean", "median", "trimmed-mean", "krum")
 
 
@@ -62,7 +73,13 @@ class GradeSettings(Settings):
 
 
 class FederationSettings(Settings):
-    """How peers' models are joined, signed, and how the contract settles (contracts/reputation.py has the rule)."""
+    """How peers' models are joined, signed, and how the contract settles (contracts/reputation.py has the rule).
+
+    `schedule` is None where it is "sync"; in an asynchronous run `window_seconds`, `quorum` and `age_discount` are
+    there.
+    """
+
+    left_out: ClassVar[tuple[str, ...]] = ("schedule", *OF_ASYNC, "sum_seconds")
 
     aggregation: Literal["reputation", "mean", "median", "trimmed-mean", "krum"] = Field(
         "reputation", description="How a node joins the peers' models; all but the first ignore the reputation."
@@ -91,11 +108,62 @@ class FederationSettings(Settings):
     keep: Grade = Field(50, description="Percent of a reputation that a settlement keeps.")
     low_in_a_row: int = Field(4, ge=1, le=255, description="Strong settlements low in a row that exclude.")
     hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
+    schedule: Literal["sync", "async"] | None = Field(
+        None, description="sync: all train a round and wait for all; async: rounds are windows, and nobody waits."
+    )
+    window_seconds: Seconds | None = Field(None, description="How long an asynchronous round takes models.")
+    quorum: int | None = Field(None, ge=1, le=255, description="How many have to grade for its scores to act.")
+    age_discount: float | None = Field(
+        None, description="0, 0.5 or 1: power of a model's age, in settled rounds, that its weight is divided by."
+    )
+    sum_seconds: Seconds | None = Field(
+        None, description="How long a sum of peers in several processes waits for absent ones (an hour)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_schedule(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        out = dict(values)
+        if out.get("schedule") == "async":
+            for name, default in ASYNC_DEFAULTS.items():
+                if out.get(name) is None:
+                    out[name] = default
+        elif out.get("schedule") in (None, "sync"):
+            out.pop("schedule", None)  # one run, one digest, however it is said
+            for name in OF_ASYNC:
+                if out.get(name) is not None:
+                    raise ValueError(f"{name} is of schedule = 'async', and this one is 'sync': it would do nothing")
+        return out
+
+    @field_validator("age_discount")
+    @classmethod
+    def _known_discount(cls, value: float | None) -> float | None:
+        if value not in (None, 0.0, 0.5, 1.0):
+            raise ValueError("weights are computed in integers for the powers 0, 0.5 and 1")
+        return value
+
+    @model_validator(mode="after")
+    def _window_in_time(self) -> FederationSettings:
+        if self.window_seconds is not None and self.window_seconds > self.submit_seconds:
+            raise ValueError(f"window_seconds: a window is no longer than submit_seconds, {self.submit_seconds}")
+        return self
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether rounds are windows."""
+        return self.schedule == "async"
+
+    @property
+    def sums_wait(self) -> int:
+        """How long an announced sum waits for absent nodes, in seconds."""
+        return SUM_SECONDS if self.sum_seconds is None else self.sum_seconds
 
     def rules(self) -> Rules:
         """As the contract takes them."""
         names = Rules.__dataclass_fields__
-        return Rules(**{name: getattr(self, name) for name in names})
+        return Rules(**{name: getattr(self, name) or 0 for name in names})
 
 
 class RuntimeSettings(Settings):
