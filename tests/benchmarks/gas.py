@@ -175,8 +175,8 @@ def tables(all_costs: list[Costs], open_costs: Costs, windows: Costs) -> str:
     lines += [f"| {name} | {gas:,} |" for name, gas in rows]
     lines += [
         "",
-        f"Bound: a submission takes at most {MOST_SUBMISSION:,}. In an asynchronous task the last model of all ends the",
-        "window, or the first one after its time.",
+        f"Bound: a submission takes at most {MOST_SUBMISSION:,}. In an asynchronous task the last model of all ends",
+        "the window, or the first one after its time.",
         "",
         "## Grades, by nodes",
         "",
