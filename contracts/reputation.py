@@ -3,8 +3,8 @@
 The contract and this function are two writings of one rule; a state machine in the tests plays both. Whoever verifies
 a task recomputes every reputation with it, and the attack table is played on it.
 
-With g_ij the grade that i gave j, and w_i the reputation of i before (1 for all while nobody was scored yet; a node that
-was never scored weighs nothing; where nobody who was scored has any, they weigh the same):
+With g_ij the grade that i gave j, and w_i the reputation of i before (1 for all while nobody was scored yet; a node
+that was never scored weighs nothing; where nobody who was scored has any, they weigh the same):
 
     score_j = weighted upper median over i of g_ij: more than half of the weight has to agree before it is low
     asym_i  = weighted lower median over j of |g_ij - g_ji|, over the peers that submitted and revealed
