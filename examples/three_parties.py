@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of_run += ["--backend", asked.backend, "--rounds", asked.rounds]
         allow = [part for address in addresses for part in ("--allow", address)]
         mine = ["--key", keys[0], "--password-file", password]
-        told = qrun("task", "open", "nsl-kdd", *of_run, *allow, "--schedule", asked.schedule, *where, *mine, "--json")
+        terms = ["--schedule", asked.schedule, "--source", asked.source]
+        told = qrun("task", "open", "nsl-kdd", *of_run, *allow, *terms, *where, *mine, "--json")
         task = json.loads(told)["task"]
         for key in keys:
             qrun("task", "join", "--task", task, *where, "--key", key, "--password-file", password, "--json")
@@ -136,6 +137,12 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backend", default="fake_kyiv")
     parser.add_argument("--config", help="TOML file of values")
+    parser.add_argument(
+        "--source",
+        choices=("official", "stand-in"),
+        default="official" if os.environ.get("QRUN_DATA") else "stand-in",
+        help="data of the task; official where QRUN_DATA names its folder",
+    )
     parser.add_argument("--compare", action="store_true", help="also play it in one process (in step only)")
     asked = parser.parse_args(arguments)
     if asked.compare and asked.schedule == "async":
