@@ -93,15 +93,16 @@ def open_(
         _tell_of_two(spec.min_nodes)
         return
     from runner.peers.keys import address_in, open_keys
+    from runner.peers.opening import opened_before
 
-    address = address_in(key)
+    address, folder = address_in(key), places.folder / "opened"
     with places.open_chain() as opened:
         # Before anybody is asked for a password; the account is the one that the file names, until it is opened.
-        opening_cost(opened, address, spec)
+        if again or opened_before(opened, address, spec, folder=folder) is None:
+            opening_cost(opened, address, spec)
         account, _ = open_keys(key, password_file)
         content = places.open_store()
         try:
-            folder = places.folder / "opened"
             task, new = open_task(opened, content, account, config, offer, folder=folder, again=again)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(

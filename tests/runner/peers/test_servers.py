@@ -147,7 +147,11 @@ def test_what_is_said_to_be_enough_is_enough(chain: Chain, config: RunConfig, tm
     offer = Offer(allowed, min_nodes=1, deposit=10**15, pool=10**15)
     wanted = config.model_copy(update={"nodes": nodes})
     pay(chain, opener.address, opening_price(chain, spec_of(wanted, offer)))
-    task, _ = open_task(chain, BlockStore(tmp_path / "blocks"), opener, wanted, offer, folder=tmp_path)
+    store = BlockStore(tmp_path / "blocks")
+    task, _ = open_task(chain, store, opener, wanted, offer, folder=tmp_path)
+    # There is no money for another one, and none is needed to be led to this one.
+    same, new = open_task(chain, store, opener, wanted, offer, folder=tmp_path)
+    assert (same.contract.address, new) == (task.contract.address, False)
     price = joining_price(task)
     pay(chain, node.address, price // 2)  # fees fall from block to block here
     with pytest.raises(LedgerError, match="registering takes up to"):
