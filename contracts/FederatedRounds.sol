@@ -279,6 +279,7 @@ contract FederatedRounds {
         _rules = r;
         _state.nodes = uint8(n);
         _submitted = _committed = _revealed = EMPTY;
+        if (_window != 0) _endedAt = 1; // of no round: a slot in use is cheaper to write
         for (uint256 i; i < n; ++i) {
             address account = allowed[i];
             if (account == address(0) || _indexOf[account] != 0) revert BadNode(account);
