@@ -45,6 +45,11 @@ def fund(chain: Chain, addresses: Sequence[str], funder_key: str | None, *, gas_
     return sum(missing.values())
 
 
+def wei_of(chain: Chain, gas: int) -> int:
+    """The wei that gas may cost now, at most."""
+    return price_of(chain.fees()) * gas
+
+
 def check_money(chain: Chain, address: str, *, gas: int, value: int = 0, what: str) -> int:
     """See that an account can pay for a transaction before anything is sent; the wei that it takes at most.
 
@@ -58,7 +63,7 @@ def check_money(chain: Chain, address: str, *, gas: int, value: int = 0, what: s
     Raises:
         LedgerError: it holds less; says how much is missing.
     """
-    need = value + price_of(chain.fees()) * gas
+    need = value + wei_of(chain, gas)
     held = chain.balance(address)
     if held < need:
         raise LedgerError(
@@ -105,4 +110,4 @@ def _pay_from_node(chain: Chain, missing: Mapping[str, int], total: int) -> None
 
 def ether(wei: int) -> str:
     """An amount of wei, for people."""
-    return f"{wei / 10**18:.6g} ether"
+    return f"{wei} wei" if 0 < wei < 10**9 else f"{wei / 10**18:.6g} ether"

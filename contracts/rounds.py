@@ -350,8 +350,12 @@ def gas_budget(nodes: int, rounds: int) -> int:
     node; announcements, eight of 30k; a round 50k to submit, 100k + 1k a node to grade, and its settlement, 147k + 18k
     a node + 1.4k a pair.
     """
-    settlement = 200_000 + 24_000 * nodes + 1_800 * nodes**2
-    return 6_400_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settlement)
+    return 6_400_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settling_gas(nodes))
+
+
+def settling_gas(nodes: int) -> int:
+    """Gas that the settlement of a round takes at most, in all its pages."""
+    return 200_000 + 24_000 * nodes + 1_800 * nodes**2
 
 
 REGISTER_GAS = 300_000

@@ -78,6 +78,10 @@ class TaskLog:
         """X25519 public keys of the nodes that have registered, by node index."""
         return {int(e.args["node"]): bytes(e.args["exchangeKey"]) for e in self._log.all("NodeRegistered")}
 
+    def opener(self) -> str:
+        """Who opened the task."""
+        return str(self._view("opener"))
+
     def map_digest(self) -> bytes | None:
         """SHA-256 of the agreed feature map; None until more than two thirds stated the same."""
         digest = bytes(self._view("mapDigest"))

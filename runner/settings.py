@@ -209,7 +209,7 @@ class RuntimeSettings(Settings):
 
 
 TECHNIQUE_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "scale_factors": (("zne",), (1.0, 3.0, 5.0)),
+    "scale_factors": (("zne",), "auto"),
     "folding": (("zne", "lre"), "local"),
     "extrapolation": (("zne",), "auto"),
     "ddd_rule": (("ddd",), "xx"),
@@ -241,7 +241,9 @@ class MitigationSettings(Settings):
         "both", description="Mitigate the generator's steps, the samples that scores rest on, or both."
     )
     budget: float = Field(100, ge=1, le=1e9, allow_inf_nan=False, description="Most circuits for each unmitigated one.")
-    scale_factors: tuple[float, ...] | None = Field(None, max_length=64, description="Noise scales, from 1 up.")
+    scale_factors: tuple[float, ...] | Literal["auto"] | None = Field(
+        None, description="Noise scales, from 1 up; one that stands twice is run twice."
+    )
     folding: Literal["local", "global", "random"] | None = Field(None, description="How noise is scaled.")
     extrapolation: Literal["auto", "richardson", "linear", "quadratic", "exponential"] | None = Field(
         None, description="How values are led back to no noise."
@@ -284,12 +286,19 @@ class MitigationSettings(Settings):
                 )
         return out
 
-    @field_validator("scale_factors")
+    @field_validator("scale_factors", mode="before")  # a union's own words would name its branches
     @classmethod
-    def _some_scales(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and len(value) < 2:
-            raise ValueError("there must be two scale factors or more to extrapolate from; take [1, 3, 5]")
-        if value is not None and (value[0] != 1 or any(not a < b < 1000 for a, b in pairwise(value))):
+    def _some_scales(cls, value: Any) -> Any:
+        if value is None or value == "auto":
+            return value
+        numbers = isinstance(value, list | tuple) and len(value) <= 64
+        if not numbers or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
+            raise ValueError('scale factors are up to 64 numbers; take [1, 3, 5], or "auto"')
+        if len(set(value)) < 2:
+            raise ValueError(
+                "there must be two scale factors or more, not all the same, to extrapolate from; take [1, 3, 5]"
+            )
+        if value[0] != 1 or any(not a <= b < 1000 for a, b in pairwise(value)):
             raise ValueError("scale factors go up from 1; take [1, 3, 5]")
         return value
 

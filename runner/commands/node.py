@@ -7,27 +7,30 @@ from typing import Annotated
 
 import typer
 
-from runner.commands.base import JsonOption, guarded, print_json
+from runner.commands.base import ConfirmationsOption, GatewayOption, JsonOption, guarded, print_json
+from runner.commands.peering import (
+    ChainOption,
+    IpfsOption,
+    KeyOption,
+    PasswordFileOption,
+    StoreOption,
+    TaskOption,
+    places_of,
+)
 
 
 @guarded
 def node(
     *,
-    task: Annotated[str, typer.Option(help="Address of the task's contract (`qrun task open` prints it).")],
-    chain: Annotated[str, typer.Option(help="JSON-RPC URL of an Ethereum node.")],
-    key: Annotated[Path, typer.Option(help="This node's keystore (`qrun key new FILE`).")],
-    ipfs: Annotated[str | None, typer.Option(help="Address of an IPFS daemon.")] = None,
-    blocks: Annotated[
-        Path | None, typer.Option(help="In place of IPFS: a folder of blocks that all nodes share, on one machine.")
-    ] = None,
-    gateway: Annotated[
-        list[str] | None, typer.Option(help="An IPFS gateway to read from where the daemon has nothing; repeatable.")
-    ] = None,
+    task: TaskOption,
+    chain: ChainOption,
+    key: KeyOption,
+    ipfs: IpfsOption = None,
+    store: StoreOption = None,
+    gateway: GatewayOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the keystore's password, mode 0600; asked for if not given.")
-    ] = None,
-    confirmations: Annotated[int, typer.Option(help="Blocks that a transaction must be in or under.")] = 1,
+    password_file: PasswordFileOption = None,
+    confirmations: ConfirmationsOption = None,
     out: Annotated[Path | None, typer.Option(help="This node's folder; to go on, the same again.")] = None,
     trust_chain: Annotated[
         bool,
@@ -39,18 +42,11 @@ def node(
 
     Killed or interrupted, the same command goes on.
     """
-    from circuits.errors import UsageError
-    from runner.peers.places import PeerPlaces
     from runner.peers.run import run_node
     from runner.peers.watch import Stopped
     from runner.view import Terminal
 
-    if (ipfs is None) == (blocks is None):
-        raise UsageError(
-            "the others must be able to fetch what this node publishes.",
-            "Name an IPFS daemon with --ipfs URL, or (on one machine) a common folder with --blocks DIR; one of them.",
-        )
-    places = PeerPlaces(chain, ipfs, tuple(gateway or ()), confirmations, blocks=blocks)
+    places = places_of(chain, ipfs, store, gateway, confirmations, needs_store=True)
     try:
         with Terminal(tables=False) as terminal:
             report, folder = run_node(

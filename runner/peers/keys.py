@@ -5,12 +5,23 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from getpass import GetPassWarning, getpass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError, UsageError
-from contracts.keystore import NodeSecrets, load_keystore
+from contracts.errors import LedgerError
+from contracts.keystore import (
+    NodeSecrets,
+    check_new,
+    create_keystore,
+    load_account,
+    load_keystore,
+    new_secrets,
+    read_told,
+)
 from contracts.private_file import read_password
 from runner.keys import NodeKeys
 
@@ -34,6 +45,21 @@ def open_keys(path: Path, password_file: Path | None = None) -> tuple[LocalAccou
     kept = open_secrets(path, password_file)
     account: LocalAccount = Account.from_key(kept.chain)
     return account, node_keys(kept)
+
+
+def address_in(path: Path) -> str:
+    """The address that a node's keystore says is its account's; nobody has checked it.
+
+    Raises:
+        LedgerError: it is none of a node.
+    """
+    told = read_told(path)
+    if not told.of_node:
+        raise LedgerError(
+            f"{path} holds an Ethereum account alone, and none of a node's other keys.",
+            "`qrun key import` makes a node's keystore of it.",
+        )
+    return told.address
 
 
 def open_secrets(path: Path, password_file: Path | None = None) -> NodeSecrets:
@@ -84,6 +110,102 @@ def new_password(file: Path | None, what: str) -> str:
     if file is None and ask_password(None, "The same again: ") != first:
         raise QrunError("the two passwords are not the same.", "Nothing was written; try again.")
     return first
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """What may be shown of a keystore.
+
+    Attributes:
+        file: The file.
+        address: Of its account.
+        of_node: Whether it holds a node's other keys beside the account ...
+        signing: ... and among them one of ML-DSA-65.
+        exchange_key: What is registered of the key of secure aggregation, hex; None unless it was opened.
+        signing_key: What is registered of the ML-DSA-65 key, hex; None where there is none, or it was not opened.
+    """
+
+    file: Path
+    address: str
+    of_node: bool
+    signing: bool
+    exchange_key: str | None = None
+    signing_key: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in JSON."""
+        return {**asdict(self), "file": str(self.file), "opened": self.exchange_key is not None}
+
+
+def make_keystore(path: Path, password_file: Path | None, *, signing: bool) -> KeyFile:
+    """Make a node's keys, in a new file.
+
+    Raises:
+        UsageError: there is nobody to ask for the password.
+        LedgerError: there is a file already, or it cannot be written.
+    """
+    check_new(path)
+    password = new_password(password_file, str(path))
+    kept = new_secrets(signing=signing)
+    create_keystore(path, kept, password)
+    return shown_keys(path, kept)
+
+
+def import_keystore(source: Path, path: Path, password_file: Path | None, *, signing: bool) -> KeyFile:
+    """Make a node's keystore of another one's account: of an Ethereum tool's, or of a node's whose keys it keeps too.
+
+    The password stays the same.
+
+    Args:
+        source: The keystore that is there; it stays as it is.
+        path: The new one.
+        password_file: Holds the password; None to ask.
+        signing: Whether the new one gets an ML-DSA-65 key, where the old one has none.
+
+    Raises:
+        UsageError: there is nobody to ask for the password.
+        LedgerError: the old one does not open, or the new one cannot be written.
+    """
+    check_new(path)
+    fresh, told = new_secrets(signing=signing), read_told(source)
+    password = ask_password(password_file, f"Password of {source}: ")
+    if told.of_node:
+        old = load_keystore(source, password)
+        kept = NodeSecrets(old.chain, old.exchange, old.signing or fresh.signing)
+    else:
+        kept = NodeSecrets(load_account(source, password), fresh.exchange, fresh.signing)
+    create_keystore(path, kept, password)
+    return shown_keys(path, kept)
+
+
+def look_at_keystore(path: Path, password_file: Path | None) -> KeyFile:
+    """What may be shown of a keystore: what it tells by itself, and the public halves of its keys if it is opened.
+
+    Whoever sits at a terminal is asked for the password, and need not know it.
+
+    Raises:
+        LedgerError: it cannot be read, is open to others or damaged; the password is wrong.
+    """
+    told = read_told(path)
+    unopened = KeyFile(path, told.address, told.of_node, told.signing)
+    if not told.of_node or (password_file is None and not somebody_there()):
+        return unopened
+    if password_file is None:
+        password = ""
+        with suppress(EOFError):
+            password = _typed(f"Password of {path} (empty: show the address alone): ")
+        if not password:
+            return unopened
+    else:
+        password = ask_password(password_file, "")
+    return shown_keys(path, load_keystore(path, password))
+
+
+def shown_keys(path: Path, kept: NodeSecrets) -> KeyFile:
+    """Of an open keystore, what may be shown."""
+    digest = signing_digest(kept)
+    hexed = None if digest is None else digest.hex()
+    return KeyFile(path, kept.address, True, digest is not None, public_exchange_key(kept).hex(), hexed)
 
 
 def somebody_there() -> bool:

@@ -11,7 +11,7 @@ from circuits.errors import UsageError
 from contracts.chain import Chain, connect, redact
 from contracts.outgoing import SendPolicy
 from contracts.store import ContentStore, open_store
-from runner.places import check_confirmations, check_gateways, check_ipfs, is_url
+from runner.places import check_confirmations, check_gateways, check_ipfs, check_together, is_url
 from runner.store import home
 
 
@@ -39,18 +39,18 @@ class PeerPlaces:
     blocks: Path | None = None
 
     def __post_init__(self) -> None:
-        if not is_url(self.chain):
-            if "://" in self.chain or not os.path.isfile(self.chain):
-                # Not shown: what is no URL may still hold a password.
-                raise UsageError(
-                    "--chain takes an http(s) URL, or the file of an embedded chain that is there.",
-                    "For example --chain http://127.0.0.1:8545",
-                )
-            if self.confirmations != 1:
-                raise UsageError("--confirmations is for a chain behind a URL.", "Leave it out.")
+        if not is_url(self.chain) and ("://" in self.chain or not os.path.isfile(self.chain)):
+            # Not shown: what is no URL may still hold a password.
+            raise UsageError(
+                "--chain takes an http(s) URL, or the file of an embedded chain that is there.",
+                "For example --chain http://127.0.0.1:8545",
+            )
         check_ipfs(self.ipfs)
-        check_gateways(self.gateways, self.ipfs)
+        check_gateways(self.gateways)
         check_confirmations(self.confirmations)
+        check_together(
+            ipfs=self.ipfs, gateways=self.gateways, of_a_node=is_url(self.chain), confirmations=self.confirmations
+        )
 
     def __repr__(self) -> str:
         return f"PeerPlaces({redact(self.chain)!r}, {None if self.ipfs is None else redact(self.ipfs)!r})"

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from contracts.records import NodeRecord, Phase
 from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from contracts.witness import Witness
-from experiments.base import NodeShare, Study, find
+from experiments.base import NodeShare
 from experiments.datasets.types import Records
 from experiments.features.secure_sum import ExchangeKey
 from experiments.models.score import Calibration
@@ -31,6 +31,7 @@ from runner.models import model_for
 from runner.newest import NewestModels
 from runner.node import Peer
 from runner.peers.agreeing import Agreement
+from runner.peers.apart import get_ready
 from runner.peers.asynchronous import Trainer, Validator, excluded
 from runner.peers.asynchronous import play as play_windows
 from runner.peers.places import PeerPlaces
@@ -40,11 +41,10 @@ from runner.peers.sums import Announced, AnnouncedSum, LeftOut
 from runner.peers.task import Task, keys_for
 from runner.peers.watch import Elsewhere, Watch
 from runner.peers.witnessing import Witnessing
-from runner.prepare import Prepared, prepare
+from runner.prepare import Prepared
 from runner.progress import Reporter
 from runner.publishing import Publishing, common_model
 from runner.round import RoundPlayer
-from runner.seeds import derive
 from runner.store import RunStore, write_durably
 from runner.update import dequantise
 from runner.versions import versions
@@ -116,11 +116,10 @@ class PeerPlay:
         known: dict[str, str] | None = memory.get("report")
         if known is not None:
             return self._conclude(known)
-        self.reporter.stage("preparing")
-        prepared = prepare(config, self.reporter)
-        self.reporter.stage("reading the data")
         with memory.phase("data"):
-            study, share = self._data(me)
+            ready = get_ready(config, self.data, me.index, self.reporter)
+        self._check_source(ready.study.dataset.source)
+        share, study, prepared = ready.share, ready.study, ready.prepared
         member = self._member(me, share, prepared)
         self.watch.until("the other nodes to join", self._complete)
         self._look()
@@ -135,7 +134,7 @@ class PeerPlay:
         # From here on features are worked with; the records, and with them most of the memory, can go.
         member.peer.share = NodeShare(*(_none(r) for r in (share.train, share.validation, share.attacks)))
         dataset = study.dataset
-        del study, share, feature_map
+        del ready, study, share, feature_map
         if config.federation.asynchronous:
             self._play_windows(member, publishing, stack)
         else:
@@ -223,24 +222,13 @@ class PeerPlay:
             tell=lambda text: self.reporter.notice("Sum", text),
         )
 
-    def _data(self, me: NodeRecord) -> tuple[Study, NodeShare]:
-        """The study, without the shares of others, and this node's own."""
-        config = self.task.config
-        study = find(config.experiment).load(
-            config.data,
-            nodes=config.nodes,
-            seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
-            folder=self.data,
-            notify=self.reporter.stage,
-        )
-        if study.dataset.source != self.contract.task.data_source:
+    def _check_source(self, source: str) -> None:
+        wanted = self.contract.task.data_source
+        if source != wanted:
             raise QrunError(
-                f"the task is on {self.contract.task.data_source} data, and what is found here is "
-                f"{study.dataset.source}.",
+                f"the task is on {wanted} data, and what is found here is {source}.",
                 "Name the folder of the files with --data DIR.",
             )
-        share = study.shares[me.index]
-        return replace(study, shares=(share,)), share
 
     def _member(self, me: NodeRecord, share: NodeShare, prepared: Prepared) -> Member:
         config = self.task.config

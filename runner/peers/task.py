@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from backends.snapshot_file import is_file_name
 from circuits.errors import QrunError, UsageError
+from circuits.hostile import read_regular
 from contracts.chain import Chain
 from contracts.errors import ContentError
-from contracts.funding import check_money
+from contracts.funding import check_money, wei_of
 from contracts.records import NodeRecord, Phase, Receipt, TaskSpec
 from contracts.rounds import REGISTER_GAS, FederatedRounds, opening_gas
 from contracts.store import ContentStore
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 ML_DSA = "ml-dsa-65"
+_MAX_ALLOW_FILE = 1 << 16
 SOURCES = ("official", "stand-in")
 
 
@@ -136,6 +138,11 @@ def spec_of(config: RunConfig, offer: Offer) -> TaskSpec:
         deposit=offer.deposit,
         pool=offer.pool,
     )
+
+
+def opening_price(chain: Chain, spec: TaskSpec) -> int:
+    """The wei that opening takes at most, its pool included."""
+    return spec.pool + wei_of(chain, opening_gas(len(spec.nodes)))
 
 
 def opening_cost(chain: Chain, address: str, spec: TaskSpec) -> int:
@@ -304,6 +311,25 @@ def check_allowed(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def read_allow_file(path: Path) -> tuple[str, ...]:
+    """The addresses in an allow-list's file; see `check_allowed`.
+
+    Raises:
+        UsageError: it is not there, too large, no text, or a line is wrong.
+    """
+    try:
+        data = read_regular(path, max_bytes=_MAX_ALLOW_FILE, what="--allow-file")
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"--allow-file {path}: no text in UTF-8.") from None
+    except QrunError as error:
+        raise UsageError(error.message, error.hint) from None
+    try:
+        return check_allowed(lines)
+    except UsageError as error:
+        raise UsageError(f"--allow-file {path}: {error.message}", error.hint) from None
+
+
 # -- joining ----------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +357,11 @@ def check_may_join(task: Task, address: str) -> NodeRecord | None:
             "Ask for a task with more nodes.",
         )
     return None
+
+
+def joining_price(task: Task) -> int:
+    """The wei that registering takes at most, the deposit included."""
+    return task.spec.deposit + wei_of(task.contract.chain, REGISTER_GAS)
 
 
 def joining_cost(task: Task, address: str) -> int:
@@ -371,6 +402,6 @@ def keys_for(config: RunConfig, keys: NodeKeys) -> bytes | None:
     if digest is None:
         raise QrunError(
             f"the task's models are signed with {ML_DSA}, and the keystore holds no such key.",
-            "Make one that does: qrun key new FILE --signing.",
+            "`qrun key import FILE NEW --signing` makes one of the same account that does.",
         )
     return digest

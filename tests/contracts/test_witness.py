@@ -270,3 +270,19 @@ def test_nonsense_is_one_line(proxy: FaultProxy, game: Play, method: str, answer
         inspect(proxy, game)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, LedgerUnreachable)
+
+
+def test_what_is_newer_than_the_block_read_is_looked_at_the_next_time(url: str, proxy: FaultProxy, game: Play) -> None:
+    """Others send while a peer compares: what they changed meanwhile is no lie; a lie is found once nothing is newer."""
+    with connect(url) as other, connect(proxy.url) as chain:
+        sent: list[str] = []
+
+        def busy(asked: list[Any], answer: Any) -> Any:
+            if asked[1] == "latest" and not sent:
+                sent.append(other.transfer(game.opener, game.accounts[0].address, 1).tx)
+            return of_newest(asked, answer)
+
+        proxy.changes["eth_call"] = busy
+        witness = Witness(chain, game.contract.address)
+        assert witness.check().differences == ()
+        assert any(re.search(r"answers \w+\(\) with 0x", one) for one in witness.check().differences)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuits.errors import QrunError, UsageError
@@ -17,7 +18,18 @@ from contracts.rounds import FederatedRounds
 from runner.config import RunConfig
 from runner.options import config_from
 from runner.peers.keys import public_exchange_key, signing_digest
-from runner.peers.task import Offer, check_address, check_allowed, join_task, open_task, read_task, spec_of
+from runner.peers.standing import describe_task
+from runner.peers.task import (
+    Offer,
+    check_address,
+    check_allowed,
+    join_task,
+    open_task,
+    read_config,
+    read_task,
+    spec_of,
+)
+from runner.peers.view import show_task
 from tests.runner.peers.conftest import ACCOUNTS, KEYS, OPENER, POOR, World
 
 THREE = Offer(tuple(a.address for a in ACCOUNTS[:3]))
@@ -239,3 +251,80 @@ def test_allow_lists(data: st.DataObject) -> None:
 def test_no_text_breaks_the_allow_list(text: str) -> None:
     with suppress(UsageError):
         assert check_allowed(text.splitlines())
+
+
+class OneFile:
+    """A store that has one file, whatever it is asked for; a CID is a hash, so that an honest one has no other."""
+
+    kind = "one"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def get(self, cid: str, *, max_bytes: int) -> bytes:
+        assert len(self.data) <= max_bytes
+        return self.data
+
+
+def read_back(data: bytes, config: RunConfig) -> RunConfig:
+    spec = replace(spec_of(config, THREE), config_digest=hashlib.sha256(data).digest())
+    return read_config(OneFile(data), spec, POOR.address)  # type: ignore[arg-type]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_no_change_of_a_config_goes_unseen(config: RunConfig, data: st.DataObject) -> None:
+    """A value changed, taken away or added anywhere: one line says what is wrong, or it is what the terms allow."""
+    whole = json.loads(config.canonical())
+    table = data.draw(st.sampled_from([whole, *(part for part in whole.values() if isinstance(part, dict))]))
+    key = data.draw(st.sampled_from(sorted(table)) | st.text(max_size=8))
+    if data.draw(st.booleans()):
+        table.pop(key, None)
+    else:
+        table[key] = data.draw(VALUES)
+    body = json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+    try:
+        found = read_back(body, config)
+    except QrunError as error:
+        refused = error
+    else:
+        assert found.canonical() == body
+        assert (found.experiment, found.rounds, found.nodes) == (config.experiment, config.rounds, config.nodes)
+        assert found.federation.rules() == config.federation.rules()
+        return
+    assert "\n" not in str(refused)
+    assert "\x1b" not in str(refused)
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_no_bytes_break_the_reading_of_a_config(config: RunConfig, data: st.DataObject) -> None:
+    """Cut off anywhere, a byte changed anywhere, or anything at all."""
+    whole = config.canonical()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    changed = whole[:at] + data.draw(st.binary(min_size=1, max_size=1)) + whole[at + 1 :]
+    for body in (whole[:at], changed, data.draw(st.binary(max_size=100))):
+        with suppress(QrunError):
+            assert read_back(body, config).canonical() == body
+
+
+# -- showing what is hostile ------------------------------------------------------------------------------------------
+
+
+def test_texts_of_others_do_nothing_to_a_terminal(
+    world: World, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = opened_with(world, b"x", config, experiment="\x1b[2Jnsl\n-kdd" + "y" * 5000, data_source="\x07\r")
+    told = describe_task(FederatedRounds.attach(world.chain, address), None, None)
+    show_task(told)
+    text = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\r"} & set(text)
+    assert len(text) < 5000
+    json.dumps(told, allow_nan=False)
