@@ -13,21 +13,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from contracts.chain import connect
 from contracts.cid import parse_cid
 from contracts.keystore import NodeSecrets, new_secrets
-from contracts.records import NodeRecord
 from contracts.rounds import FederatedRounds
 from contracts.store import BlockStore
-from experiments.base import NodeShare, Study, find
+from experiments.base import find
 from runner.config import RunConfig, build_config
+from runner.peers.apart import Ready
 from runner.peers.keys import node_keys
 from runner.peers.places import PeerPlaces
 from runner.peers.play import PeerPlay
 from runner.peers.task import Offer, join_task, open_task, read_task
+from runner.prepare import prepare
 from runner.seeds import derive
 from runner.store import RunStore
 from tests.runner.small_federation import Quiet
@@ -52,16 +54,8 @@ def tiny(schedule: str, **federation: Any) -> RunConfig:
     )
 
 
-@dataclass
 class Waiting(PeerPlay):
-    """A peer that is given its records, and stops before it states its report."""
-
-    study: Study | None = None
-
-    def _data(self, me: NodeRecord) -> tuple[Study, NodeShare]:
-        assert self.study is not None
-        share = self.study.shares[me.index]
-        return replace(self.study, shares=(share,)), share
+    """A peer that stops before it states its report."""
 
     def _conclude(self, report: dict[str, str]) -> dict[str, Any]:
         return report
@@ -128,6 +122,7 @@ def play_together(url: str, folder: Path, config: RunConfig) -> Played:
         folder=None,
         notify=lambda _: None,
     )
+    prepared = prepare(config, Quiet())
     with connect(url) as chain:
         chain.fund([a.address for a in accounts], ANVIL_KEY, gas_each=30_000_000)
         offer = Offer(allowed=tuple(a.address for a in accounts), source=study.dataset.source)
@@ -141,11 +136,15 @@ def play_together(url: str, folder: Path, config: RunConfig) -> Played:
     def play(i: int) -> None:
         try:
             places = PeerPlaces(url, folder=folders[i], blocks=blocks)
-            found[i] = _play(address, places, secrets[i], study)
+            found[i] = _play(address, places, secrets[i])
         except BaseException as error:
             found[i] = error
 
-    with warnings.catch_warnings():
+    def ready(config: RunConfig, data: Path | None, node: int, reporter: object) -> Ready:
+        return Ready(prepared, replace(study, shares=()), study.shares[node], ())
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr("runner.peers.play.get_ready", ready)  # once for all, and in this process
         warnings.simplefilter("ignore")
         threads = [threading.Thread(target=play, args=(i,), daemon=True) for i in range(NODES)]
         for thread in threads:
@@ -158,7 +157,7 @@ def play_together(url: str, folder: Path, config: RunConfig) -> Played:
     return Played(url, blocks, address, config, accounts, found, folders)
 
 
-def _play(address: str, places: PeerPlaces, secrets: NodeSecrets, study: Study) -> dict[str, Any]:
+def _play(address: str, places: PeerPlaces, secrets: NodeSecrets) -> dict[str, Any]:
     account, folder = Account.from_key(secrets.chain), places.folder
     folder.mkdir()
     with ExitStack() as stack:
@@ -169,4 +168,4 @@ def _play(address: str, places: PeerPlaces, secrets: NodeSecrets, study: Study) 
         store = places.open_store()
         task = read_task(chain, store, address)
         keys = node_keys(secrets)
-        return Waiting(task, account, keys, places, None, store, memory, folder, Quiet(), study=study).play()
+        return Waiting(task, account, keys, places, None, store, memory, folder, Quiet()).play()
