@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from contracts.records import SettlementRecord, Submission
-from runner.ages import age, discounted
+from runner.ages import age, weights
 from runner.node import Published
 from runner.publishing import Publishing
 from runner.update import Blocks, Input, Update, UpdateError, blocks_digest
@@ -213,16 +213,10 @@ class NewestModels(Publishing):
     def _weighed(self, view: int, models: Mapping[int, Published]) -> dict[int, Input]:
         """CID, weight and age of each model that has weight as of a settled round."""
         settled = self._settlement(view) if view else None
+        views = {j: p.update.view or 0 for j, p in models.items() if p.update is not None}
         reputation = {} if settled is None else settled.weights()
-        power = self.config.federation.age_discount or 0.0
-        inputs = {}
-        for j, published in sorted(models.items()):
-            if published.update is None:
-                continue
-            behind = age(view, published.update.view or 0)
-            inputs[j] = Input(published.cid, discounted(reputation.get(j, 0), behind, power), behind)
-        weighing = {j: i for j, i in inputs.items() if i.weight > 0}
-        return weighing or {j: Input(i.cid, 1, i.age) for j, i in inputs.items()}
+        given = weights(view, views, reputation, self.config.federation.age_discount or 0.0)
+        return {j: Input(models[j].cid, weight, age(view, views[j])) for j, weight in given.items()}
 
     def _alone(self, state: State, node: int) -> Input:
         own = state.models[node]

@@ -273,7 +273,7 @@ def test_nonsense_is_one_line(proxy: FaultProxy, game: Play, method: str, answer
 
 
 def test_what_is_newer_than_the_block_read_is_looked_at_the_next_time(url: str, proxy: FaultProxy, game: Play) -> None:
-    """Others send while a peer compares: what they changed meanwhile is no lie; a lie is found once nothing is newer."""
+    """What others changed while a peer compares is no lie; a lie is found once nothing is newer."""
     with connect(url) as other, connect(proxy.url) as chain:
         sent: list[str] = []
 
