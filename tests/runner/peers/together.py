@@ -38,7 +38,7 @@ from tests.servers import ANVIL_KEY
 NODES = 3
 
 
-def tiny(schedule: str, **federation: Any) -> RunConfig:
+def tiny(schedule: str, rounds: int = 2, **federation: Any) -> RunConfig:
     """Two noiseless qubits and a few steps."""
     times = {"window_seconds": 4, "commit_seconds": 8, "reveal_seconds": 8, "quorum": 2} if schedule == "async" else {}
     return build_config(
@@ -47,7 +47,7 @@ def tiny(schedule: str, **federation: Any) -> RunConfig:
             "backend": "ideal",
             "device": "cpu",
             "nodes": NODES,
-            "rounds": 2,
+            "rounds": rounds,
             "model": {"qubits": 2, "reps": 1, "steps_per_epoch": 3, "batch": 8, "hidden": (4,), "samples": 16},
             "federation": {"schedule": schedule, "sum_seconds": 600, **times, **federation},
         }
