@@ -85,7 +85,8 @@ class Log:
         return self.windows[round_].active
 
     def submissions(self, round_: int) -> list[Submission]:
-        return [s for _, s in sorted(self.windows[round_].submissions.items())]
+        known = self.windows.get(round_)
+        return [] if known is None else [s for _, s in sorted(known.submissions.items())]
 
     def submission(self, round_: int, node: int) -> Submission | None:
         return self.windows[round_].submissions.get(node)
@@ -119,7 +120,9 @@ class World:
         """As a peer has them that has just come."""
         store: Any = self.store
         log: Any = self.log
-        return Unsigned(self.config, log, store, SHAPES, MAP, self.start_cid)
+        made = Unsigned(self.config, log, store, SHAPES, MAP, self.start_cid)
+        made.look()
+        return made
 
     def update(self, round_: int, node: int) -> Update | None:
         """What a node submitted."""
