@@ -290,6 +290,34 @@ def test_who_follows_the_rule_passes_and_all_come_to_the_same(world: World) -> N
             assert (view, digest) == (made.view, made.start)
 
 
+@LOOSE
+@given(histories(), st.data())
+def test_who_was_there_from_the_first_window_on_sees_what_a_late_one_sees(world: World, draw: st.DataObject) -> None:
+    whole, growing = world.log, Log()
+    store: Any = world.store
+    log: Any = growing
+    there = Unsigned(world.config, log, store, SHAPES, MAP, world.start_cid)
+    for round_, window in sorted(whole.windows.items()):
+        growing.windows[round_] = open_ = Window(window.active)
+        for node, said in sorted(window.submissions.items()):
+            open_.submissions[node] = said
+            if draw.draw(st.booleans()):  # looks, or does not
+                there.published(round_)
+                there.state(there.settled(), node)
+        there.published(round_)
+        open_.settled = window.settled
+        if draw.draw(st.booleans()):
+            there.aggregate(growing.settled_rounds())
+    late, last = world.models(), whole.settled_rounds()
+    for round_ in whole.rounds():
+        seen, found = there.published(round_), late.published(round_)
+        assert {j: p.fault for j, p in seen.items()} == {j: p.fault for j, p in found.items()}
+    assert there.aggregate(last)[2] == late.aggregate(last)[2]
+    for node in range(NODES):
+        assert there.sequence(node) == late.sequence(node)
+        assert there.state(last, node).inputs == late.state(last, node).inputs
+
+
 KINDS = (
     "view",
     "sequence",
