@@ -60,7 +60,8 @@ class NewestModels(Publishing):
     def look(self) -> None:
         """Read what the chain has new. What is settled is read once more, for a reorganisation may reach so far."""
         before, self._settled = self._settled, self.contract.settled_rounds()
-        for number in range(max(1, before - AGAIN), self._settled + 2):
+        opened = self.contract.rounds()
+        for number in (n for n in opened if n >= before - AGAIN):
             self._submitted[number] = {s.node: s for s in self.contract.submissions(number)}
             self._settlements.pop(number, None)
             self._active.pop(number, None)
