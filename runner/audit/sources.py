@@ -131,7 +131,7 @@ class Evidence:
 
 
 def run_folder(target: str) -> Path:
-    """The folder of a run: a folder that looks like one, or that of a run's name (or an unambiguous beginning).
+    """The folder of a run or of a node: one that looks like it, or that of a run's name (or an unambiguous beginning).
 
     Raises:
         UsageError: neither.
@@ -144,7 +144,7 @@ def run_folder(target: str) -> Path:
         raise UsageError(
             "no run is named: the name is empty.", "Give a run's name, its folder, or a contract's address."
         )
-    if path.is_dir() and any((path / part).exists() for part in _PARTS):
+    if path.is_dir() and (any((path / part).exists() for part in _PARTS) or _owner(path) is not None):
         return path
     index = RunIndex()
     try:

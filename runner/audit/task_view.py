@@ -71,12 +71,14 @@ class TaskView:
         return self._round(round_).active
 
     def submissions(self, round_: int) -> list[Submission]:
-        """All submissions of a round, in the order of nodes."""
-        return [submission for _, submission in sorted(self._round(round_).submissions.items())]
+        """All submissions of a round, in the order of nodes; none to one that is not open yet."""
+        known = self.state.rounds.get(round_)
+        return [] if known is None else [submission for _, submission in sorted(known.submissions.items())]
 
     def submission(self, round_: int, node: int) -> Submission | None:
         """What a node submitted in a round."""
-        return self._round(round_).submissions.get(node)
+        known = self.state.rounds.get(round_)
+        return None if known is None else known.submissions.get(node)
 
     def settlement(self, round_: int) -> Weighing | None:
         """What a round's grades come to; None where it is not settled."""

@@ -177,6 +177,37 @@ def test_an_absent_node_is_left_out_and_one_that_is_late_is_told(tmp_path: Path)
     assert all(1 not in there for there in chain.log.values())
 
 
+def test_a_node_that_comes_in_the_last_seconds_publishes_nothing(tmp_path: Path) -> None:
+    """Mined after the attempt's end its array would not count, and would show what the node holds."""
+    chain = Chain()
+    sums = peers(tmp_path, 3, chain)
+    for i in (0, 2):
+        chain.announce(i)(topic_of(STAGE, 0), BlockStore(tmp_path).put(bytes([i]) * 8))
+    chain.time = 100 + 30 - 5
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(LeftOut, match="too late"):
+        sums[1](STAGE, [np.array([2])])
+    assert set(tmp_path.rglob("*")) == before
+    assert all(1 not in there for there in chain.log.values())
+
+
+def test_a_block_that_comes_later_than_the_clock_opens_no_second_attempt(tmp_path: Path) -> None:
+    chain = Chain()
+    sums = peers(tmp_path, 3, chain)
+    values = {i: np.array([i + 1]) for i in range(3)}
+    said: list[tuple[bytes, str]] = []
+    sums[1].announce = lambda topic, cid: said.append((topic, cid))  # sent in time, and not mined yet
+    for i in range(3):
+        current = sums[i]._attempt(STAGE)
+        sums[i]._put(STAGE, current, values[i])
+    chain.time = 100 + 30 + 3
+    assert sums[0]._attempt(STAGE).number == 0
+    chain.log[topic_of(STAGE, 0)][1] = Announced(said[0][1], 129)
+    found = together(sums, values)
+    assert [int(found[i][0]) for i in range(3)] == [6, 6, 6]
+    assert list(chain.log) == [topic_of(STAGE, 0)]
+
+
 def test_alone_is_an_error_where_others_were_expected(tmp_path: Path) -> None:
     with pytest.raises(QrunError, match="nobody else is left"):
         peers(tmp_path, 2, Chain())[0](STAGE, [np.array([2])])
