@@ -6,10 +6,11 @@ pragma solidity 0.8.37;
 ///         models (by content identifier), the grades that peers gave each other, the reputation that follows, who is
 ///         warned or excluded, and who earned what.
 /// @dev    There is no owner and no aggregator. Rounds count from 1 and open in order; each goes through the phases of
-///         `Phase`. In a synchronous task everybody plays every round; in an asynchronous one (`windowSeconds` is not 0)
-///         rounds are windows, and who submits nothing to one is not judged in it. Every state change emits an event, and nothing that an event carries is stored unless a later call
-///         needs it. The settlement's rule stands in contracts/reputation.py too, and the tests play one against the
-///         other. Every loop is over at most MAX_NODES nodes, whose number the opener or a deposit bounds.
+///         `Phase`. In a synchronous task everybody plays every round; in an asynchronous one (`windowSeconds` > 0)
+///         rounds are windows, and who submits nothing to one is not judged in it. Every state change emits an event,
+///         and nothing that an event carries is stored unless a later call needs it. The settlement's rule stands in
+///         contracts/reputation.py too, and the tests play one against the other. Every loop is over at most MAX_NODES
+///         nodes, whose number the opener or a deposit bounds.
 contract FederatedRounds {
     /*//////////////////////////////////////////////////////////////
                                   TYPES
@@ -25,7 +26,7 @@ contract FederatedRounds {
     }
 
     /// @dev Percentages are of the median reputation; `strong*` and `asymmetry` are grades. One slot. The last two are
-    ///      of an asynchronous task: how long a round takes submissions, and how many have to reveal for its scores to act.
+    ///      of asynchronous tasks: how long a round takes submissions, how many have to reveal for its scores to act.
     struct Rules {
         uint32 submitSeconds;
         uint32 commitSeconds;
@@ -336,7 +337,7 @@ contract FederatedRounds {
         }
     }
 
-    /// @notice Say where content is that others wait for, at any time: nothing is stored, whoever needs it reads the log.
+    /// @notice Say where content is that others wait for, at any time. Nothing is stored: who needs it reads the log.
     /// @param topic  What it is of; a node's first announcement of a topic is the one that counts.
     /// @param digest SHA-256 of the content's root block.
     /// @param codec  Codec of its CIDv1.
@@ -463,9 +464,9 @@ contract FederatedRounds {
 
     /// @notice Vote to go on from the models of an earlier round `target` (0: the common start). With two thirds of the
     ///         reputation of the active nodes the rounds after it count no more. The open round is void, and its number
-    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes. What
-    ///         was earned in those rounds stays earned: the grades were given for work that was done. In an asynchronous
-    ///         task models name the state that they started from, and there is nothing to go back to.
+    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes.
+    ///         What was earned in those rounds stays earned: the grades were given for work that was done. In an
+    ///         asynchronous task models name the state that they started from, and there is nothing to go back to.
     function rollback(uint32 target) external {
         if (_window != 0) revert OnlySynchronous();
         uint256 node = _registeredNode();
@@ -735,8 +736,8 @@ contract FederatedRounds {
             if (sheet.nodes[i].scored) sheet.known |= 1 << i;
             sheet.weights[i] = sheet.nodes[i].reputation;
         }
-        // While all are newcomers they have the same say. Where nobody waits, some are scored before others: who is fast
-        // would then decide alone about the rest, so that a quorum of them has to be there first.
+        // While all are newcomers they have the same say. Where nobody waits, some are scored before others: who is
+        // fast would then decide alone about the rest, so that a quorum of them has to be there first.
         if (_count(sheet.known) < (_window == 0 ? 1 : _quorum(sheet.active))) {
             sheet.known = (1 << n) - 1;
             uint256[] memory weights = sheet.weights;
@@ -909,7 +910,7 @@ contract FederatedRounds {
         sheet.judged = sheet.enough ? sheet.submitted | sheet.missed : sheet.missed;
     }
 
-    /// @dev How many nodes an asynchronous task asks for: the quorum of its rules, or all active ones, if they are fewer.
+    /// @dev How many nodes an asynchronous task asks for: its rules' quorum, or all active ones, if they are fewer.
     function _quorum(uint256 active) internal view returns (uint256 want) {
         want = _count(active);
         if (_rules.quorum < want) want = _rules.quorum;
