@@ -736,8 +736,9 @@ contract FederatedRounds {
             if (sheet.nodes[i].scored) sheet.known |= 1 << i;
             sheet.weights[i] = sheet.nodes[i].reputation;
         }
-        if (sheet.known == 0) {
-            // While all are newcomers they have the same say.
+        // While all are newcomers they have the same say. Where nobody waits, some are scored before others: who is
+        // fast would then decide alone about the rest, so that a quorum of them has to be there first.
+        if (_count(sheet.known) < (_window == 0 ? 1 : _quorum(sheet.active))) {
             sheet.known = (1 << n) - 1;
             uint256[] memory weights = sheet.weights;
             for (uint256 i; i < n; ++i) weights[i] = 1;
@@ -836,7 +837,7 @@ contract FederatedRounds {
     function _finish(uint32 round, State memory s, Sheet memory sheet) internal {
         Rules memory r = _rules;
         uint256 n = sheet.n;
-        _decide(sheet, r);
+        _decide(sheet);
         {
             uint256[] memory scores = new uint256[](n);
             uint256[] memory same = new uint256[](n); // no weights: all weigh the same
@@ -897,18 +898,22 @@ contract FederatedRounds {
 
     /// @dev Whose conduct the settlement judges. In a synchronous task everybody's; in an asynchronous one that of who
     ///      submitted, if enough have graded, and in any case of who hid its grades once others could be seen.
-    function _decide(Sheet memory sheet, Rules memory r) internal view {
+    function _decide(Sheet memory sheet) internal view {
         if (_window == 0) {
             sheet.enough = true;
             sheet.judged = sheet.active;
             sheet.missed = sheet.active & ~sheet.pairs;
             return;
         }
-        uint256 want = _count(sheet.active);
-        if (r.quorum < want) want = r.quorum;
-        sheet.enough = _count(sheet.revealed) >= want;
+        sheet.enough = _count(sheet.revealed) >= _quorum(sheet.active);
         sheet.missed = _committed & ~EMPTY & ~sheet.revealed;
         sheet.judged = sheet.enough ? sheet.submitted | sheet.missed : sheet.missed;
+    }
+
+    /// @dev How many nodes an asynchronous task asks for: its rules' quorum, or all active ones, if they are fewer.
+    function _quorum(uint256 active) internal view returns (uint256 want) {
+        want = _count(active);
+        if (_rules.quorum < want) want = _rules.quorum;
     }
 
     /// @dev A node's reputation and hard faults; see contracts/reputation.py for the rule.
