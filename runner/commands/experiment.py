@@ -20,12 +20,27 @@ from runner.commands.played import (
 )
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
+    from runner.benchmark.compare import MODELS
+
+    return [m for m in MODELS if m.startswith(incomplete)]
+
+
 @guarded
 def experiment(
     name: Annotated[
         str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=complete_experiment)
     ],
     *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="qgan, or a baseline on the same data and features, as gaussian-mixture (`qrun benchmark` has all). "
+            "\\[default: qgan]",
+            autocompletion=complete_model,
+        ),
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -140,6 +155,36 @@ def experiment(
     if name == "list":
         _list_experiments(as_json)
         return
+    only_runs = {
+        "--aggregation": aggregation,
+        "--signatures": signatures,
+        "--out": out,
+        "--chain": chain,
+        "--ipfs": ipfs,
+        "--mode": mode,
+        "--train-on": train_on,
+        "--run-on": run_on,
+        "--device-samples": device_samples,
+        "--fine-tune": fine_tune,
+        "--dd": dynamical_decoupling,
+        "--twirling": twirling,
+        "--resilience-level": resilience_level,
+        "--mitigation": mitigation,
+        "--mitigation-at": mitigation_at,
+        "--mitigation-budget": mitigation_budget,
+        "--infidelity-weight": infidelity_weight,
+        "--max-qpu-seconds": max_qpu_seconds,
+        "--max-time": max_time,
+        "--patience": patience,
+        "--dry-run": dry_run,
+        "--detach": detach,
+    }
+    if model is not None:
+        from runner.benchmark.single import check
+
+        baseline = check(model, only_runs)
+    else:
+        baseline = False
     from runner.config import read_toml
     from runner.options import config_from
 
@@ -186,6 +231,9 @@ def experiment(
     checked = config_from(name, values, config, tell=_tell)
     if train_on is not None and (checked.runtime is None or checked.runtime.run_on is None):
         raise UsageError(f"--train-on {train_on}: says where models for a device are trained.", "Add --run-on NAME.")
+    if baseline and model is not None:
+        _run_baseline(checked, model, data, as_json=as_json)
+        return
     said.fits(checked)
     if dry_run:
         from runner.commands.estimate import tell
@@ -197,6 +245,19 @@ def experiment(
     from runner.run import start
 
     play(lambda terminal: start(checked, places, out=out, said=said, reporter=terminal), as_json=as_json)
+
+
+def _run_baseline(config: Any, model: str, data: Path | None, *, as_json: bool) -> None:
+    """A baseline instead of a run."""
+    from runner.benchmark.single import run_model, show
+    from runner.report.mitigation_view import RowBar
+
+    with RowBar("reading the data") as bar:
+        result = run_model(config, model, data, bar.notice, lambda text: bar.say(0, 1, text))
+    if as_json:
+        print_json(result)
+    else:
+        show(result)
 
 
 def _engine(engine: str | None, train_on: str | None) -> str | None:
