@@ -46,6 +46,8 @@ def rounded(value: Any) -> Any:
     """Floats rounded to as many digits as a result has, in nested values too."""
     if isinstance(value, float):
         return round(value, DIGITS)
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     return value

@@ -140,7 +140,7 @@ def make_row(bench: Bench, model: str, data: Path | None) -> Row:
     """One row."""
     config = bench.config
     if model == QGAN_NAME:
-        return of_run(config, played(config, bench.study.dataset.sha256, data))
+        return of_run(bench, played(config, bench.study.dataset.sha256, data))
     found = judge(bench, find(model))
     return Row(
         model,
@@ -152,13 +152,26 @@ def make_row(bench: Bench, model: str, data: Path | None) -> Row:
     )
 
 
-def of_run(config: RunConfig, result: Mapping[str, Any]) -> Row:
+def of_run(bench: Bench, result: Mapping[str, Any]) -> Row:
     """The row of a finished run."""
     from runner.audit.models import skeleton
+    from runner.benchmark.membership import membership
 
-    weights = generator_parameters(skeleton(config))
-    seconds = float(result["seconds"]["total"])
-    return Row(QGAN_NAME, config.seed, result["detection"]["parts"], None, weights, round(seconds, 2), result["run"])
+    index = RunIndex()
+    try:
+        folder = index.find(result["run"], exact=True).path
+    finally:
+        index.close()
+    return Row(
+        QGAN_NAME,
+        bench.config.seed,
+        result["detection"]["parts"],
+        None,
+        generator_parameters(skeleton(bench.config)),
+        round(float(result["seconds"]["total"]), 2),
+        result["run"],
+        rounded(membership(bench, folder, result)),
+    )
 
 
 class _Quiet(Warn):

@@ -27,6 +27,7 @@ class Row:
         parameters: Of its generator; None where it has none.
         seconds: That it took, data and nodes alone set aside.
         run: The run that it is from, for those that are.
+        membership: What its published models give away (runner/benchmark/membership.py); None where none is published.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Row:
     parameters: int | None
     seconds: float
     run: str | None = None
+    membership: dict[str, Any] | None = None
 
     def figure(self, part: str, threshold: str, name: str) -> float | None:
         """A figure, None where there is none; names of families are recalls."""
@@ -74,6 +76,10 @@ def read(values: dict[str, Any]) -> Row:
             rates += [v for v in (figures["recall_by_family"][f] for f in ATTACK_FAMILIES) if v is not None]
             if not all(isinstance(v, float | int) and 0 <= v <= 1 for v in rates):
                 raise ValueError("not a row")
+    if row.membership is not None:
+        chances = [row.membership["final"], *row.membership["rounds"]]
+        if not all(isinstance(v, float) and 0 <= v <= 1 for v in chances):
+            raise ValueError("not a row")
     for part in (row.isolated or {}).values():
         if not all(isinstance(v, float | int) and 0 <= v <= 1 for v in part.values()):
             raise ValueError("not a row")

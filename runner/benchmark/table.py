@@ -113,6 +113,18 @@ def _shown(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     return out
 
 
+def given_away(table: Table) -> list[str]:
+    """What the published models of the runs give away, in words; nothing where there is no run."""
+    known = [row.membership for row in table.rows if row.membership is not None]
+    if not known or any(len(m["rounds"]) != len(known[0]["rounds"]) for m in known):
+        return []
+    rounds = [interval([m["rounds"][k] for m in known]) for k in range(len(known[0]["rounds"]))]
+    return [
+        f"Membership inference against what the run publishes (AUC, .5 is nothing): final model "
+        f"{interval([m['final'] for m in known])}; the nodes' own models by round {', '.join(rounds)}."
+    ]
+
+
 def pairs(table: Table) -> dict[tuple[str, str], dict[tuple[str, str], Paired]]:
     """(one, other) -> (part, metric) -> one against the other, over seeds, of the pairs that are there."""
     found = _by_model(table)
@@ -198,7 +210,7 @@ def show(asked: Asked, table: Table) -> None:
         for row in rows:
             made.add_row(*(Text(cell) for cell in row))
         things.append(made)
-    for line in sentences(table):
+    for line in [*sentences(table), *given_away(table)]:
         things.append(Text(f"- {line}"))
     emit(*things, Text(""), Text(about(asked, table)), Text(LEGEND, style="dim"))
 
@@ -208,7 +220,7 @@ def markdown(asked: Asked, table: Table) -> str:
     lines: list[str] = []
     for title, heads, rows in _shown(table):
         lines += [f"**{title}**", "", *as_markdown(heads, rows), ""]
-    lines += [f"- {line}" for line in sentences(table)]
+    lines += [f"- {line}" for line in [*sentences(table), *given_away(table)]]
     return "\n".join([*lines, "", about(asked, table), "", LEGEND])
 
 
@@ -226,5 +238,5 @@ def to_json(asked: Asked, table: Table) -> dict[str, Any]:
             for (one, other), found in pairs(table).items()
             for (part, name), p in found.items()
         ],
-        "sentences": sentences(table),
+        "sentences": [*sentences(table), *given_away(table)],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,7 +74,11 @@ def _opened(name: str) -> Iterator[Callable[[], bytes]]:
     if name == "-":
         if sys.stdin is None:
             raise UsageError("--input -: there is no stdin.", "Name a file.")
-        descriptor = sys.stdin.fileno()
+        try:
+            descriptor = sys.stdin.fileno()
+        except (OSError, ValueError):  # somebody has put something else in its place
+            yield partial(sys.stdin.buffer.read, chunk)
+            return
     else:
         try:
             descriptor = os.open(Path(name).expanduser(), os.O_RDONLY)

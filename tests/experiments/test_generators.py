@@ -32,7 +32,7 @@ def test_every_variant_is_trained_and_scores_and_repeats(name: str) -> None:
     for key, value in one.items():
         np.testing.assert_array_equal(value, two[key])
     assert (one["discriminator.0.weight"] != start["discriminator.0.weight"]).any()
-    moved = (one["generator"] != start["generator"]).any()
+    moved = bool((np.abs(one["generator"] - start["generator"]) > 1e-6).any())  # beyond what float32 rounds
     assert moved == (name not in ("untrained", "uniform"))
     scorer = Scorer(qgan, one, 5)
     assert scorer.samples.shape == (64, 2)

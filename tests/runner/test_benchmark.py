@@ -95,7 +95,11 @@ def test_the_benchmark_reuses_runs_and_goes_on_with_its_rows(tmp_path: Path, mon
     order = [(r["model"], r["seed"]) for r in body["rows"]]
     assert order == [(m, s) for m in ("qgan", "qgan-central", "classical-gan") for s in (0, 1)]
     assert {d["part"] for d in body["differences"]} == {"holdout"}
-    assert len(body["sentences"]) == 1
+    assert len(body["sentences"]) == 2
+    assert "Membership inference" in body["sentences"][1]
+    for one in body["rows"][:2]:
+        assert 0.4 < one["membership"]["final"] < 0.6  # two steps learn nobody by heart
+        assert len(one["membership"]["rounds"]) == 1
     assert figure.read_bytes().startswith(b"\x89PNG")
     runs = sorted((tmp_path / "home" / "runs").iterdir())
     assert len(runs) == 2
