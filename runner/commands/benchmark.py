@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,14 @@ def benchmark(
     wanted = asked(_config(name, options, config), split(models), seeds)
     with RowBar("reading the data") as bar:
         try:
-            table = compare(wanted, data=data, out=out, notify=bar.notice, say=bar.console.print, progress=bar.say)
+            table = compare(
+                wanted,
+                data=data,
+                out=out,
+                notify=bar.notice,
+                say=partial(bar.console.print, soft_wrap=True),
+                progress=bar.say,
+            )
             if figure is not None:
                 from runner.report.figure4 import draw
 
