@@ -51,6 +51,7 @@ class Study:
         holdout: Part of the training file that no node has seen.
         test: The test file, None if it is not to be scored.
         seen: (len(test),) True where the same vector also stands in the training file.
+        training_attacks: Attack records of the training part: what supervised baselines see, and nobody else.
     """
 
     dataset: Dataset
@@ -58,6 +59,7 @@ class Study:
     holdout: Records
     test: Records | None
     seen: BoolArray | None
+    training_attacks: Records | None = None
 
 
 class Experiment(Protocol):

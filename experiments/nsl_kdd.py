@@ -67,4 +67,5 @@ class NslKdd:
             holdout=train.take(parts.holdout),
             test=test,
             seen=duplicates_of(train, test) if test is not None else None,
+            training_attacks=training.take(training.is_attack),
         )

@@ -14,7 +14,9 @@ import typer
 from runner.commands import (
     attack,
     backends,
+    benchmark,
     chain,
+    detect,
     estimate,
     experiment,
     jobs,
@@ -81,7 +83,7 @@ def _doctor(
 experiment.add(app)
 app.command("doctor")(_doctor)
 for _group in (
-    estimate, login, backends, mitigation, runs, jobs, key, task, node, attack, verify, chain, store,
+    detect, benchmark, estimate, login, backends, mitigation, runs, jobs, key, task, node, attack, verify, chain, store,
 ):  # fmt: skip
     _group.add(app)
 

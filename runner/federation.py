@@ -17,12 +17,12 @@ from contracts.records import SettlementRecord
 from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
-from experiments.metrics import Metrics
+from experiments.metrics import IntArray, Metrics
 from experiments.models.qgan import QGAN
 from experiments.models.score import Calibration, Scorer
 from runner.config import RunConfig
 from runner.contribution import Member
-from runner.measure import Judge, SecureSum, calibrate_together, measure_together
+from runner.measure import Judge, SecureSum, calibrate_together, count_attacks, measure_together
 from runner.node import Peer
 from runner.progress import NodeRound, Reporter, RoundResult, Verdict
 from runner.publishing import Publishing, common_model
@@ -42,6 +42,7 @@ class Final:
         nodes: Those of each node's own last model.
         scorer: What the metrics were scored with ...
         calibration: ... and what it was calibrated on.
+        attacks: Counts of the scores of all nodes' attack records of the validation part, in the calibration's bins.
     """
 
     cid: str
@@ -50,6 +51,7 @@ class Final:
     nodes: dict[int, dict[str, Metrics | None]]
     scorer: Scorer
     calibration: Calibration
+    attacks: IntArray
 
 
 @dataclass
@@ -206,6 +208,7 @@ class Federation:
         with labelled("final", round_=base), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), base)
         calibration = self.calibrate(scorer, "final", model)
+        attacks = count_attacks(scorer, calibration, self.peers, self.secure_sum, stage_of("final", model))
         metrics = judge.score(scorer, calibration)
         nodes = {}
         for j, published in sorted(self.publishing.published(base).items() if base else []):
@@ -214,7 +217,7 @@ class Federation:
             with labelled("final", round_=base, node=j), self.peers[j].model.executor:
                 own = self.peers[j].scorer(dequantise(published.update.blocks), base)
             nodes[j] = judge.score(own, own.calibrate(self.peers[j].validation_features))
-        return Final(cid, base, metrics, nodes, scorer, calibration)
+        return Final(cid, base, metrics, nodes, scorer, calibration, attacks)
 
     def calibrate(self, scorer: Scorer, name: str, data: bytes) -> Calibration:
         """The calibration of a scorer on all nodes' benign records; `data` are what the scorer was made of."""

@@ -41,9 +41,16 @@ def measure_together(
     scorer: Scorer, calibration: Calibration, peers: Sequence[Peer], secure_sum: SecureSum, stage: str
 ) -> Metrics:
     """The aggregate on all nodes' validation records, from masked sums of counts; arguments as above."""
-    attacks = secure_sum(f"{stage}/attacks", [scorer.score_counts(p.attack_features, calibration.parts) for p in peers])
+    attacks = count_attacks(scorer, calibration, peers, secure_sum, stage)
     low, high = scorer.score_range(calibration.parts)
     return evaluate_counts(calibration.score, attacks, low, high, scorer.threshold(calibration))
+
+
+def count_attacks(
+    scorer: Scorer, calibration: Calibration, peers: Sequence[Peer], secure_sum: SecureSum, stage: str
+) -> IntArray:
+    """Counts of the scores of all nodes' attack records, from masked sums; arguments as above."""
+    return secure_sum(f"{stage}/attacks", [scorer.score_counts(p.attack_features, calibration.parts) for p in peers])
 
 
 @dataclass(frozen=True)

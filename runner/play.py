@@ -46,7 +46,7 @@ from runner.places import Places
 from runner.prepare import Prepared
 from runner.progress import Reporter
 from runner.report.convergence import draw_convergence
-from runner.result import build_result, describe_backend
+from runner.result import build_result, describe_backend, describe_detection
 from runner.run_folder import MAX_BYTES as MAX_RESULT
 from runner.seeds import derive
 from runner.store import RunStore, write_durably
@@ -133,6 +133,7 @@ class Play:
         judge = Judge.of(study, feature_map)
         with store.phase("measuring"):
             final = federation.final(judge)
+            parts, detector = describe_detection(config, final, judge, study, map_cid)
         stage: DeviceRun | None = None
         if self.prepared.run_on is not None:
             reporter.stage(f"running on {self.prepared.run_on.name}")
@@ -165,6 +166,7 @@ class Play:
             feature_map_cid=map_cid,
             rounds=rounds,
             final=final,
+            detection={"detector_cid": opened.content.put(detector.to_bytes()), "parts": parts},
             contract=contract,
             chain=opened.chain,
             store_kind=opened.content.kind,

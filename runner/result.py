@@ -13,8 +13,12 @@ from contracts.rounds import FederatedRounds
 from experiments.base import Study
 from experiments.metrics import Metrics
 from runner.config import RunConfig
+from runner.detection import detection_of, thresholds_of
+from runner.detection import to_json as detection_json
+from runner.detector import Detector
 from runner.federation import Final
 from runner.job_record import describe_options, describe_qpu
+from runner.measure import Judge
 from runner.progress import RoundResult, as_json
 from runner.schema import FORMAT
 
@@ -121,6 +125,25 @@ def describe_backend(
     }
 
 
+def describe_detection(
+    config: RunConfig, final: Final, judge: Judge, study: Study, map_cid: str
+) -> tuple[dict[str, Any], Detector]:
+    """The final model in detail, by part, and the detector that scores as it did."""
+    thresholds = thresholds_of(final.scorer, final.calibration, final.attacks)
+    parts = detection_of(final.scorer, final.calibration, thresholds, judge, study)
+    detector = Detector(
+        config=config.digest.hex(),
+        model=final.cid,
+        feature_map=map_cid,
+        samples=final.scorer.samples,
+        parts=final.calibration.parts,
+        score=final.calibration.score,
+        attacks=final.attacks,
+        thresholds=thresholds,
+    )
+    return detection_json(parts), detector
+
+
 def build_result(
     *,
     run: str,
@@ -135,6 +158,7 @@ def build_result(
     feature_map_cid: str,
     rounds: list[RoundResult],
     final: Final,
+    detection: dict[str, Any],
     contract: FederatedRounds,
     chain: Chain,
     store_kind: str,
@@ -182,6 +206,7 @@ def build_result(
         ],
         "final": {"cid": final.cid, "round": final.base},
         "metrics": {part: rounded(m) for part, m in final.metrics.items()},
+        "detection": detection,
         "device_run": device_run,
         "jobs": jobs,
         "sessions": sessions,

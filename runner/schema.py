@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-FORMAT = "qrun-result/3"
+FORMAT = "qrun-result/4"
+DETAIL: dict[str, Any] = {"detection": None}
+"""What a result before /4 did not have: nothing is known of it."""
 NEW: dict[str, Any] = {
     "device_run": None,
     "jobs": [],
     "sessions": [],
     "qpu": {"total": 0, "jobs": 0, "idle": 0, "by_purpose": {}},
 }
-"""What a result of the format before did not have, and what that means: no job was sent."""
+"""What a result before /3 did not have, and what that means: no job was sent."""
 OPTIONAL = frozenset({"mitigation"})
 """Keys that a result has where the config asks for it."""
-READ = {FORMAT: frozenset[str](), "qrun-result/2": frozenset(NEW)}
+READ = {
+    FORMAT: frozenset[str](),
+    "qrun-result/3": frozenset(DETAIL),
+    "qrun-result/2": frozenset(NEW) | frozenset(DETAIL),
+}
 """Formats that are read, and the keys that they do not have."""
 
 
@@ -36,4 +42,4 @@ def keys_of(format_: object) -> frozenset[str] | None:
 
 def filled(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of a format that is read, with the keys of this version's."""
-    return {**copy.deepcopy(NEW), **result}
+    return {**copy.deepcopy(NEW), **DETAIL, **result}

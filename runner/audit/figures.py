@@ -14,6 +14,7 @@ from contracts.cid import RAW, Cid
 from contracts.errors import ContentError
 from contracts.history import History
 from runner.audit.checks import Findings
+from runner.audit.detection import check_detection
 from runner.audit.models import Audited, FinalModel, version_of
 from runner.audit.sources import Evidence
 from runner.audit.task_state import Round, TaskState
@@ -135,6 +136,12 @@ def check_result(
     expected["dataset"] = {"source": state.spec.data_source}
     compare(findings, "result", dict(result), expected)
     _check_head(findings, result, history)
+    names = {"config": state.spec.config_digest.hex()}
+    if state.map_digest is not None:
+        names["feature_map"] = expected["feature_map"]["cid"]
+    if final is not None:
+        names["model"] = final.cid
+    check_detection(findings, result, evidence.store, names)
     try:
         made: Any = {part: spread(result["nodes"], part) for part in ("holdout", "test")}
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -23,6 +23,7 @@ from experiments.features.secure_sum import plain_sum
 from experiments.metrics import Metrics
 from runner.audit.audit import WithData
 from runner.audit.checks import Findings
+from runner.audit.detection import check_again
 from runner.audit.devices import check_asked
 from runner.audit.jobs import KeptJobs
 from runner.audit.kept import TOLERANCE, check_device, replayed_model, replayed_on_device, with_devices
@@ -37,7 +38,7 @@ from runner.measure import Judge
 from runner.node import Peer
 from runner.prepare import Prepared, prepare
 from runner.progress import Warn
-from runner.result import describe_backend, describe_dataset
+from runner.result import describe_backend, describe_dataset, describe_detection
 from runner.round import RoundPlayer
 from runner.seeds import derive
 from runner.update import Blocks, Input, Update
@@ -142,7 +143,7 @@ class Recomputation:
         else:
             self.notify("metrics")
             self._check_rounds(federation)
-            self._check_final(federation, Judge.of(study, self.feature_map), prepared)
+            self._check_final(federation, Judge.of(study, self.feature_map), study, prepared)
             if self.kept is not None:
                 check_asked(self.findings, self.kept.jobs or [], self.kept.asked, self._replayed())
         self.notify("grades")
@@ -288,7 +289,7 @@ class Recomputation:
             for i in state.registered:
                 yield "device", state.base, 0, i
 
-    def _check_final(self, federation: Again, judge: Judge, prepared: Prepared) -> None:
+    def _check_final(self, federation: Again, judge: Judge, study: Study, prepared: Prepared) -> None:
         """The final aggregate and every node's last model, on records that no node has."""
         result = self.result
         if self.data.node is not None:
@@ -313,6 +314,8 @@ class Recomputation:
         for part, metrics in final.metrics.items():
             told = _mapping(result.get("metrics")).get(part)
             self._same(f"metrics/final/{part}", f"the final aggregate's metrics on {part}", told, metrics)
+        made = describe_detection(self.config, final, judge, study, self.models.map_cid)
+        check_again(self.findings, result, self.models.store, made)
         entries = {entry.get("id"): entry for entry in _list(result.get("nodes"))}
         for i, parts in final.nodes.items():
             for part, metrics in parts.items():

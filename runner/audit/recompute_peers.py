@@ -98,7 +98,7 @@ class PeersRecomputation(Recomputation):
                 "it stated the digest of the report that holds it",
             )  # fmt: skip
 
-    def _check_final(self, federation: Again, judge: Judge, prepared: Prepared) -> None:
+    def _check_final(self, federation: Again, judge: Judge, study: Study, prepared: Prepared) -> None:
         """The final metrics of every report, with the calibration that it names."""
         final, known = self.final, dict[tuple[int, ...], dict[str, Metrics | None]]()
         if final is None or not self.reports:

@@ -20,6 +20,13 @@ from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, Pati
 from runner.commands.run_options import Asked, defines_a_run
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
+    from runner.benchmark.compare import MODELS
+
+    return [m for m in MODELS if m.startswith(incomplete)]
+
+
 @guarded
 @defines_a_run
 def experiment(
@@ -28,6 +35,14 @@ def experiment(
     ],
     *,
     asked: Asked,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="qgan, or a baseline on the same data and features, as gaussian-mixture (`qrun benchmark` has all). "
+            "\\[default: qgan]",
+            autocompletion=complete_model,
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; new or empty.")] = None,
     chain: Annotated[
@@ -77,6 +92,38 @@ def experiment(
     if name == "list":
         _list_experiments(as_json)
         return
+    only_runs = {
+        "--aggregation": asked.values["aggregation"],
+        "--signatures": asked.values["signatures"],
+        "--out": out,
+        "--chain": chain,
+        "--ipfs": ipfs,
+        "--mode": mode,
+        "--train-on": train_on,
+        "--run-on": run_on,
+        "--device-samples": device_samples,
+        "--fine-tune": fine_tune,
+        "--dd": dynamical_decoupling,
+        "--twirling": twirling,
+        "--resilience-level": resilience_level,
+        "--mitigation": asked.values["mitigation"]["stack"],
+        "--mitigation-at": asked.values["mitigation"]["apply"],
+        "--mitigation-budget": asked.values["mitigation"]["budget"],
+        "--infidelity-weight": asked.values["model"]["infidelity_weight"],
+        "--gateway": gateway,
+        "--confirmations": confirmations,
+        "--max-qpu-seconds": max_qpu_seconds,
+        "--max-time": max_time,
+        "--patience": patience,
+        "--dry-run": dry_run,
+        "--detach": detach,
+    }
+    if model is not None:
+        from runner.benchmark.single import check
+
+        baseline = check(model, only_runs)
+    else:
+        baseline = False
     from runner.config import read_toml
     from runner.options import config_from
 
@@ -109,6 +156,9 @@ def experiment(
     checked = config_from(name, values, asked.file, tell=tell_of)
     if train_on is not None and (checked.runtime is None or checked.runtime.run_on is None):
         raise UsageError(f"--train-on {train_on}: says where models for a device are trained.", "Add --run-on NAME.")
+    if baseline and model is not None:
+        _run_baseline(checked, model, data, as_json=as_json)
+        return
     said.fits(checked)
     if dry_run:
         from runner.commands.estimate import tell
@@ -120,6 +170,19 @@ def experiment(
     from runner.run import start
 
     play(lambda terminal: start(checked, places, out=out, said=said, reporter=terminal), as_json=as_json)
+
+
+def _run_baseline(config: Any, model: str, data: Path | None, *, as_json: bool) -> None:
+    """A baseline instead of a run."""
+    from runner.benchmark.single import run_model, show
+    from runner.report.mitigation_view import RowBar
+
+    with RowBar("reading the data") as bar:
+        result = run_model(config, model, data, bar.notice, lambda text: bar.say(0, 1, text))
+    if as_json:
+        print_json(result)
+    else:
+        show(result)
 
 
 def _engine(engine: str | None, train_on: str | None) -> str | None:

@@ -123,16 +123,17 @@ def test_a_result_of_the_format_before_is_read_and_shown_and_verified(
 
     folder = tmp_path / "run"
     earlier = play(folder, {**TINY, "steps_per_epoch": 1})
-    earlier = {k: v for k, v in earlier.items() if k not in ("device_run", "jobs", "sessions", "qpu")}
+    earlier = {k: v for k, v in earlier.items() if k not in ("device_run", "jobs", "sessions", "qpu", "detection")}
     del earlier["backend"]["snapshot_cid"]
     (folder / "result.json").write_text(json.dumps({**earlier, "format": "qrun-result/2"}))
     found = read_result(folder)
     assert (found["format"], found["jobs"], found["device_run"]) == ("qrun-result/2", [], None)
+    assert found["detection"] is None
     show_result(found, folder)
     assert "hold-out" in capsys.readouterr().out
     # The nodes stated the digest of the file that was there; of this one everything else holds.
     assert false_ids(verified(folder, data=True)) == {"end/0/report", "end/1/report"}
-    for broken in ({"format": "qrun-result/3"}, {"metrics": None}):
+    for broken in ({"format": "qrun-result/3"}, {"format": "qrun-result/4"}, {"metrics": None}):
         (folder / "result.json").write_text(json.dumps({**earlier, "format": "qrun-result/2", **broken}))
         with pytest.raises(QrunError, match="damaged"):
             read_result(folder)

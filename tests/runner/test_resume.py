@@ -230,7 +230,7 @@ def test_what_a_run_cannot_go_on_with(home: Path, qrun: Qrun, tmp_path: Path, mo
 
     # A damaged result is said to be so, and does not spoil the list of all runs.
     report = (folder / "result.json").read_bytes()
-    for named, said in (("qrun-result/3", "damaged"), ("qrun-result/1", "this version reads qrun-result/3")):
+    for named, said in (("qrun-result/4", "damaged"), ("qrun-result/1", "this version reads qrun-result/4")):
         (folder / "result.json").write_text('{"format": "' + named + '", "metrics": {"test": {"x": 1}}}')
         shown = qrun("runs", "show", run["run"])
         assert shown.returncode == 1

@@ -65,12 +65,42 @@ def test_with_the_data_metrics_and_grades_hold_too(run: Path, verified: Audits) 
     found = verified(run, data=WithData())
     assert told(found.findings) == []
     assert found.findings.of("not checked") == []
-    assert found.findings.counts()["metrics"]["holds"] == 6 + 2 + 3 + 9
+    assert found.findings.counts()["metrics"]["holds"] == 6 + 2 + 3 + 2 + 9
     assert not [check for check in found.findings.of("attested") if check.id.startswith("grades/")]
     own = verified(run, data=WithData(node=1))
     assert told(own.findings) == []
     assert own.findings.counts()["metrics"]["holds"] == 2
     assert len([check for check in own.findings.of("attested") if check.id.startswith("grades/")]) == 4
+
+
+def test_the_figures_in_detail_and_the_detector_are_held_to_the_record(run: Path, verified: Audits) -> None:
+    from runner.detector import Detector
+
+    good = result_of(run)
+    cid = good["detection"]["detector_cid"]
+
+    def lies(**change: Any) -> set[str]:
+        body = json.loads(json.dumps(good))
+        body["detection"].update(change)
+        (run / "result.json").write_text(json.dumps(body, indent=2))
+        found = verified(run, data=WithData())
+        return {name for name in false_ids(found) if not name.startswith("end/")}
+
+    parts = json.loads(json.dumps(good["detection"]["parts"]))
+    parts["holdout"]["label_free"]["f1"] = 0.99
+    assert lies(parts=parts) == {"result/detection/metrics", "metrics/final/detail"}
+    parts = json.loads(json.dumps(good["detection"]["parts"]))
+    parts["holdout"]["label_free"]["recall_by_family"]["DoS"] = 0.5
+    assert lies(parts=parts) == {"metrics/final/detail"}
+    assert lies(detector_cid=good["final"]["cid"]) == {"result/detection/detector", "metrics/final/detector"}
+    store = BlockStore(run / "blocks")
+    true = Detector.from_bytes(store.get(cid, max_bytes=1 << 26))
+    other = Detector(
+        **{**vars(true), "samples": true.samples + 0.5, "thresholds": {"label_free": 1.0, "validated": 1.0}}
+    )
+    assert lies(detector_cid=store.put(other.to_bytes())) == {"result/detection/thresholds", "metrics/final/detector"}
+    other = Detector(**{**vars(true), "model": good["rounds"][0]["nodes"][0]["cid"]})
+    assert lies(detector_cid=store.put(other.to_bytes())) == {"result/detection/detector"}
 
 
 def test_a_copy_holds_with_the_chain_and_the_store_alone(run: Path, verified: Audits, tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""All rows of `qrun benchmark`: the QGAN through runs of its own, the others on the same data and features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuits.errors import QrunError, UsageError
+from experiments.models.baselines.registry import BASELINES, QGAN_NAME, find
+from experiments.models.generators import generator_parameters
+from runner.benchmark.baseline import judge
+from runner.benchmark.bench import Bench
+from runner.benchmark.rows import Row, open_rows
+from runner.config import RunConfig
+from runner.detection import rounded
+from runner.detection import to_json as detection_json
+from runner.places import Places
+from runner.progress import Warn
+from runner.run_folder import read_manifest, read_result
+from runner.store import RunIndex, RunInfo
+
+FORMAT = "qrun-benchmark/1"
+MODELS = (QGAN_NAME, *BASELINES)
+GANS = {"qgan-central": 1.0, "random-circuits": 0.6, "classical-gan": 0.0, "classical-gan-10x": 0.0}
+"""Models trained as the QGAN is, and what share of its circuits' seconds a step takes."""
+STEP = 0.006
+"""Seconds of a step without its circuit, measured on one core."""
+AT_REST = {"gaussian-mixture": 2, "autoencoder": 10, "one-class-svm": 3, "isolation-forest": 5, "random-forest": 13}
+"""Seconds of the others at the size of KDDTrain+_20Percent, nodes alone included; those that are not here take one."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is compared; every name checked.
+
+    Attributes:
+        config: Of the runs; the seed is each row's own.
+        models: In the order of the table.
+        seeds: One row each for each model.
+    """
+
+    config: RunConfig
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """A run's config."""
+        return self.config.model_copy(update={"seed": seed})
+
+
+def asked(config: RunConfig, models: Sequence[str], seeds: int) -> Asked:
+    """Check what is asked for.
+
+    Raises:
+        UsageError: an unknown model, no seeds, a config that sends jobs to a device.
+    """
+    for name in models:
+        if name != QGAN_NAME:
+            find(name)
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1.", "Five give an interval.")
+    if config.engine == "runtime" or config.runtime is not None:
+        raise UsageError("the table is made on twins: nothing is sent to a device.", "Take --engine twin or aer.")
+    return Asked(config, tuple(dict.fromkeys(models)) or MODELS, tuple(config.seed + k for k in range(seeds)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, and the data that they are of ("official", "stand-in")."""
+
+    rows: list[Row]
+    source: str
+
+
+def compare(
+    wanted: Asked,
+    *,
+    data: Path | None,
+    out: Path | None,
+    notify: Callable[[str], None],
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Table:
+    """Make all rows that are not in the file yet.
+
+    Args:
+        wanted: From `asked`.
+        data: Folder of the data set's files.
+        out: File of finished rows; made, or gone on with.
+        notify: Told what the user should know, e.g. that a stand-in is used.
+        say: Told before anything long begins how long it will take.
+        progress: Told of (rows done, in all, what came of the last one).
+    """
+    first = Bench.load(wanted.with_seed(wanted.seeds[0]), data, notify)
+    sha256 = first.study.dataset.sha256
+    about = {"format": FORMAT, "config": wanted.with_seed(0).digest.hex(), "data": sha256}
+    file = open_rows(out, about)
+    try:
+        missing = [(s, m) for s in wanted.seeds for m in wanted.models if (m, s) not in file.rows]
+        total = len(wanted.seeds) * len(wanted.models)
+        if missing:
+            known = {s: finished(wanted.with_seed(s), sha256) for s, m in missing if m == QGAN_NAME}
+            say(_estimate(first, missing, [s for s, run in known.items() if run is None]))
+        progress(total - len(missing), total, "making rows")
+        bench: Bench | None = first
+        for seed in wanted.seeds:
+            own = [m for s, m in missing if s == seed]
+            if not own:
+                continue
+            if bench is None or bench.config.seed != seed:
+                bench = Bench.load(wanted.with_seed(seed), data)
+            try:
+                for model in own:
+                    progress(len(file.rows), total, f"{model}, seed {seed}")
+                    row = make_row(bench, model, data)
+                    file.add(row)
+                    progress(total - len([1 for s, m in missing if (m, s) not in file.rows]), total, _said(row))
+            finally:
+                bench.close()
+                bench = None
+        return Table([file.rows[m, s] for m in wanted.models for s in wanted.seeds], first.study.dataset.source)
+    finally:
+        file.close()
+
+
+def _said(row: Row) -> str:
+    parts = [("hold-out", "holdout"), ("test", "test")]
+    told = [f"{name} F1 {f1:.4f}" for name, part in parts if (f1 := row.figure(part, "label_free", "f1")) is not None]
+    return f"{row.model}, seed {row.seed}: {', '.join(told)}; {row.seconds:.0f} s"
+
+
+def make_row(bench: Bench, model: str, data: Path | None) -> Row:
+    """One row."""
+    config = bench.config
+    if model == QGAN_NAME:
+        return of_run(bench, played(config, bench.study.dataset.sha256, data))
+    found = judge(bench, find(model))
+    return Row(
+        model,
+        config.seed,
+        detection_json(found.detection),
+        rounded(found.isolated),
+        found.parameters,
+        found.seconds,
+    )
+
+
+def of_run(bench: Bench, result: Mapping[str, Any]) -> Row:
+    """The row of a finished run."""
+    from runner.audit.models import skeleton
+    from runner.benchmark.membership import membership
+
+    index = RunIndex()
+    try:
+        folder = index.find(result["run"], exact=True).path
+    finally:
+        index.close()
+    return Row(
+        QGAN_NAME,
+        bench.config.seed,
+        result["detection"]["parts"],
+        None,
+        generator_parameters(skeleton(bench.config)),
+        round(float(result["seconds"]["total"]), 2),
+        result["run"],
+        rounded(membership(bench, folder, result)),
+    )
+
+
+class _Quiet(Warn):
+    """A run inside a table says nothing; what it has to say, the table has said."""
+
+    def notice(self, title: str, text: str) -> None:
+        """Ignore."""
+
+
+def played(config: RunConfig, sha256: Mapping[str, str], data: Path | None) -> dict[str, Any]:
+    """The result of a run of this config on these data: of a finished one, of one that is gone on with, or of a new."""
+    from runner.run import go_on, start
+
+    known = finished(config, sha256)
+    if known is not None:
+        return known
+    for info in _of(config):
+        if info.state == "interrupted":
+            try:
+                result = go_on(info.run, places=Places(data), reporter=_Quiet()).result
+            except QrunError:  # other data, a version that is gone: not this run, then
+                continue
+            if _fits(result, sha256):
+                return result
+    return start(config, Places(data), reporter=_Quiet()).result
+
+
+def finished(config: RunConfig, sha256: Mapping[str, str]) -> dict[str, Any] | None:
+    """The result of a finished run of this config on these data; None where there is none."""
+    for info in reversed(_of(config)):
+        if info.state == "finished":
+            try:
+                result = read_result(info.path)
+            except QrunError:
+                continue
+            if _fits(result, sha256):
+                return result
+    return None
+
+
+def _fits(result: Mapping[str, Any], sha256: Mapping[str, str]) -> bool:
+    return result["dataset"]["sha256"] == sha256 and result["detection"] is not None
+
+
+def _of(config: RunConfig) -> list[RunInfo]:
+    """The runs of this config, oldest first."""
+    index = RunIndex()
+    try:
+        named = [i for i in index.list() if i.run.startswith(f"{config.experiment}-{config.digest.hex()[:8]}")]
+    finally:
+        index.close()
+    out = []
+    for info in named:
+        try:
+            if read_manifest(info.path)[1]["config_digest"] == config.digest.hex():
+                out.append(info)
+        except QrunError:
+            continue
+    return out
+
+
+def _estimate(bench: Bench, missing: Sequence[tuple[int, str]], runs: Sequence[int]) -> str:
+    """What is missing, and about how long it will take here: from a few steps of the model, timed."""
+    config = bench.config
+    seconds: float = sum(AT_REST.get(model, 1) for _, model in missing)
+    steps = config.rounds * config.model.epochs * config.model.steps_per_epoch
+    of_gans = [model for _, model in missing if model in GANS]
+    if of_gans or runs:
+        circuit = max(0.0, _step(bench) - STEP)
+        alone = 0 if config.nodes == 1 else config.nodes
+        seconds += sum((STEP + GANS[model] * circuit) * steps * (1 + alone) for model in of_gans)
+        seconds += len(runs) * ((STEP + circuit) * steps * config.nodes + 10)
+    said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
+    again = len([1 for _, m in missing if m == QGAN_NAME]) - len(runs)
+    reused = f" ({again} finished run{'s' * (again != 1)} reused)" if again else ""
+    return f"{len(missing)} rows to make{reused}: {said} on this machine, if it has nothing else to do."
+
+
+def _step(bench: Bench) -> float:
+    """Seconds of a training step here."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = bench.model()
+        start = model.initial(np.random.default_rng(0))
+        x = bench.tables("agreed").train[0]
+        model.train(start, x, epochs=1, steps=1, seed=0)  # what is made once is made here
+        begin = time.perf_counter()
+        model.train(start, x, epochs=1, steps=3, seed=0)
+        return (time.perf_counter() - begin) / 3
+    finally:
+        torch.set_num_threads(threads)
