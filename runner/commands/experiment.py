@@ -26,6 +26,10 @@ def experiment(
         str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=complete_experiment)
     ],
     *,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Named settings: default, fast (seconds), or best (minutes); options given here win."),
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -36,7 +40,7 @@ def experiment(
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 60 steps each). \\[default: 1]")] = None,
-    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator = features. \\[default: 6]")] = None,
+    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")] = None,
     reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
     entanglement: Annotated[
         str | None,
@@ -147,6 +151,7 @@ def experiment(
     in_file = {} if config is None else read_toml(config).get("runtime")
     elsewhere = run_on is not None or (isinstance(in_file, dict) and in_file.get("run_on") is not None)
     values: dict[str, Any] = {
+        "preset": preset,
         "backend": backend,
         "nodes": nodes,
         "rounds": rounds,
