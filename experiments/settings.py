@@ -59,8 +59,8 @@ class ModelSettings(Settings):
     """The QGAN: generator, discriminator, their training, and the anomaly score.
 
     The values of discriminators and score were chosen on records of the training file that are in no reported hold-out
-    (docs/decisions/0010-detection.md). The shape of the recipe (log, clip, residual, extra negatives) comes from a study
-    that had looked at KDDTest+ while choosing; no value here was chosen by it.
+    (docs/decisions/0010-detection.md). The shape of the recipe (log, clip, residual, extra negatives) comes from a
+    study that had looked at KDDTest+ while choosing; no value here was chosen by it.
     """
 
     left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight")
@@ -79,7 +79,7 @@ class ModelSettings(Settings):
         description="quantum; untrained; reservoir (only its readout is trained); classical:FACTOR (a network with so "
         "many times the parameters); uniform (noise).",
     )
-    readout: bool = Field(
+    trained_readout: bool = Field(
         True, description="Features are trained linear functions of the observables; else they are the observables."
     )
     reps: int = Field(4, ge=1, le=50, description="Repetitions of EfficientSU2.")
@@ -138,11 +138,11 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _enough_observables(self) -> ModelSettings:
-        if not self.readout and self.features > self.measured:
+        if not self.trained_readout and self.features > self.measured:
             raise ValueError(
                 f"features = {self.features}: without a readout each is an observable, and {self.measured} are measured"
             )
-        if not self.readout and self.generator.startswith(("classical", "reservoir")):
+        if not self.trained_readout and self.generator.startswith(("classical", "reservoir")):
             raise ValueError(f"generator = {self.generator!r}: it is nothing without a readout")
         return self
 

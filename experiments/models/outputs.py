@@ -38,7 +38,7 @@ def z_strings(qubits: int, count: int) -> tuple[SparsePauliOp, ...]:
 
 def circuit_parameters(settings: ModelSettings, weights: int) -> int:
     """Parameters of the quantum generator: angles, and the readout where there is one."""
-    return weights + (settings.features * (settings.measured + 1) if settings.readout else 0)
+    return weights + (settings.features * (settings.measured + 1) if settings.trained_readout else 0)
 
 
 def hidden_units(settings: ModelSettings, weights: int) -> int:

@@ -87,7 +87,9 @@ class QGAN:
         self.mitigation = mitigation
         self._around: dict[Purpose, tuple[Executor, Executor]] = {}
         self.circuit = circuit
-        self.observables = z_strings(circuit.num_qubits, settings.measured if settings.readout else settings.features)
+        self.observables = z_strings(
+            circuit.num_qubits, settings.measured if settings.trained_readout else settings.features
+        )
         self.dtype = torch.float32 if settings.precision == "float32" else torch.float64
         gradient = settings.gradient
         if gradient == "auto":
@@ -142,7 +144,7 @@ class QGAN:
         units = self.hidden_units
         angles = units * (len(self.circuit.inputs) + 1) if units else len(self.circuit.weights)
         out: dict[str, tuple[int, ...]] = {"generator": (angles,)}
-        if self.settings.readout:
+        if self.settings.trained_readout:
             out[WEIGHT] = (self.features, units or len(self.observables))
             out[BIAS] = (self.features,)
         widths, many = [self.features, *self.settings.hidden, 1], self.settings.discriminators
@@ -154,7 +156,7 @@ class QGAN:
     def initial(self, rng: np.random.Generator) -> Parameters:
         """The common start: angles uniform in +-initial_range, layers uniform in +-1/sqrt(fan in) as torch has it.
 
-        The readout is uniform in +-0.5/sqrt(fan in), its bias 0; so is the hidden layer of a classical generator.
+        The readout is uniform in +-0.5/sqrt(fan in), its bias 0; the hidden layer of a classical generator is as angles.
         """
         out: Parameters = {}
         for name, shape in self.shapes().items():
@@ -218,13 +220,13 @@ class QGAN:
 
     def sample(self, parameters: Mapping[str, FloatArray], values: FloatArray) -> FloatArray:
         """(N, observables) expectation values -> (N, features) samples in [-1, 1]."""
-        if not self.settings.readout:
+        if not self.settings.trained_readout:
             return values
         return np.clip(values @ parameters[WEIGHT].T + parameters[BIAS], -1.0, 1.0)
 
     def sample_errors(self, parameters: Mapping[str, FloatArray], errors: FloatArray) -> FloatArray:
         """(N, observables) standard errors -> (N, features) those of samples, as if observables erred independently."""
-        if not self.settings.readout:
+        if not self.settings.trained_readout:
             return errors
         return np.sqrt(errors**2 @ (parameters[WEIGHT] ** 2).T)
 
@@ -337,7 +339,7 @@ class QGAN:
         groups: list[dict[str, Any]] = []
         if s.generator != "reservoir":
             groups.append({"params": [tensors["generator"]], "lr": s.generator_rate})
-        if s.readout:
+        if s.trained_readout:
             groups.append({"params": [tensors[WEIGHT], tensors[BIAS]], "lr": s.readout_rate})
         return torch.optim.Adam(groups, betas=(0.5, 0.9))
 
@@ -353,7 +355,7 @@ class QGAN:
             angles = angles.detach()
         values = layer(latents, angles).to(self.dtype)
         values, echoed = values[:, : len(self.observables)], values[:, len(self.observables) :]
-        if self.settings.readout:
+        if self.settings.trained_readout:
             values = torch.nn.functional.linear(values, tensors[WEIGHT], tensors[BIAS])
         return values, echoed
 

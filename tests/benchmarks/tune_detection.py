@@ -87,6 +87,12 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 """Name -> settings that differ from the defaults, in the order in which they were thought of."""
 
+GENERATORS = ("quantum", "reservoir", "untrained", "classical:1", "classical:10", "uniform")
+ABLATION = {f"generator {kind}": {"generator": kind, "nodes": 1, "rounds": 3, "batch": 64} for kind in GENERATORS}
+ABLATION["no energy distance"] = {"energy_weight": 0.0, "nodes": 1, "rounds": 3, "batch": 64}
+ABLATION["strings as features"] = {"energy_weight": 0.0, "trained_readout": False, "nodes": 1, "rounds": 3, "batch": 64}
+"""What the circuit adds: the defaults on one node with other generators. Nothing was chosen by these."""
+
 
 def pool(folder: Path | None) -> Records:
     """The records of the training file that are in no hold-out of a reported seed."""
@@ -200,16 +206,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--summary", action="store_true", help="Run nothing.")
+    parser.add_argument("--ablation", action="store_true", help="Other generators in the circuit's place.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     known = {(r["candidate"], r["seed"]) for r in rows}
+    known_names = ABLATION if options.ablation else CANDIDATES
     records = None if options.summary else pool(options.data)
-    for name in options.only or CANDIDATES:
+    for name in options.only or known_names:
         for seed in range(1000, 1000 + options.seeds):
             if records is None or (name, seed) in known:
                 continue
-            settings = CANDIDATES[name]
+            settings = known_names[name]
             row = {"candidate": name, "seed": seed, "settings": settings, **run(records, settings, seed)}
             rows.append(row)
             with options.out.open("a") as file:

@@ -113,6 +113,23 @@ def test_the_threshold_lets_the_quantile_of_benign_records_pass() -> None:
     assert 0.96 <= (scores <= scorer.threshold(own)).mean() < 0.98
 
 
+def test_the_validated_threshold_has_the_best_f1_of_all_edges() -> None:
+    qgan = model()
+    scorer = Scorer(qgan, qgan.initial(np.random.default_rng(0)), 3)
+    x, odd = benign(400, seed=4), np.random.default_rng(1).uniform(-1, 1, (150, 2))
+    parts = scorer.part_counts(x)
+    calibration = Calibration(parts, scorer.score_counts(x, parts))
+    found = scorer.validated_threshold(calibration, scorer.score_counts(odd, parts))
+    low, high = scorer.score_range(parts)
+    scores = np.concatenate([scorer.scores(x, parts), scorer.scores(odd, parts)])
+    attack = np.arange(len(scores)) >= len(x)
+    edges = np.linspace(low, high, len(calibration.score) + 1)[1:]
+    every = [evaluate(scores, attack, float(edge)).f1 for edge in edges]
+    assert evaluate(scores, attack, found).f1 == pytest.approx(max(every), abs=1e-9)
+    with pytest.raises(QrunError, match="no attacks"):
+        scorer.validated_threshold(calibration, np.zeros(len(calibration.score), dtype=np.int64))
+
+
 def test_counts_of_nodes_add_up_to_the_counts_of_all() -> None:
     qgan = model()
     scorer = Scorer(qgan, qgan.initial(np.random.default_rng(0)), 3)
@@ -196,7 +213,7 @@ def test_samples_are_the_readout_of_the_observables() -> None:
 
 
 def test_without_a_readout_features_are_observables() -> None:
-    qgan = model(3, features=4, readout=False)
+    qgan = model(3, features=4, trained_readout=False)
     start = qgan.initial(np.random.default_rng(0))
     assert WEIGHT not in start
     assert [o.to_list()[0][0] for o in qgan.observables] == ["IIZ", "IZI", "ZII", "IZZ"]
@@ -205,7 +222,7 @@ def test_without_a_readout_features_are_observables() -> None:
     trained = qgan.train(start, benign(qubits=4), epochs=1, seed=5).parameters
     assert (trained["generator"] != start["generator"]).any()
     with pytest.raises(ValueError, match="7 are measured"):
-        model(3, features=8, readout=False)
+        model(3, features=8, trained_readout=False)
 
 
 def energy(qgan: QGAN, parameters: dict[str, np.ndarray], data: np.ndarray) -> float:
@@ -297,7 +314,7 @@ def aware(target: str, weight: float | None, *, exactly: bool = True, **settings
             "hidden": (16,),
             "samples": 64,
             "detector_steps": 5,
-            "readout": False,
+            "trained_readout": False,
             "energy_weight": 0.0,
             "infidelity_weight": weight,
             **settings,
