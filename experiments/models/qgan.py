@@ -156,7 +156,7 @@ class QGAN:
     def initial(self, rng: np.random.Generator) -> Parameters:
         """The common start: angles uniform in +-initial_range, layers uniform in +-1/sqrt(fan in) as torch has it.
 
-        The readout is uniform in +-0.5/sqrt(fan in), its bias 0; the hidden layer of a classical generator is as angles.
+        The readout is uniform in +-0.5/sqrt(fan in), its bias 0; a classical hidden layer is as the angles.
         """
         out: Parameters = {}
         for name, shape in self.shapes().items():
