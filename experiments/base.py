@@ -63,7 +63,10 @@ class Study:
 
 
 class Experiment(Protocol):
-    """What the runner needs of an experiment."""
+    """What the runner needs of an experiment.
+
+    It may also have `presets()`: names -> values of RunConfig over its defaults, for `--preset NAME`.
+    """
 
     name: str
     summary: str
@@ -126,3 +129,16 @@ def find(name: str) -> Experiment:
             "See experiments.base.Experiment for what it has to have.",
         )
     return experiment
+
+
+def preset_of(experiment: Experiment, name: str) -> Mapping[str, Any]:
+    """The values that a preset of an experiment stands for.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    known: Mapping[str, Mapping[str, Any]] = getattr(experiment, "presets", dict)()
+    if name not in known:
+        offered = f"Known: {', '.join(known)}." if known else f"{experiment.name} has no presets."
+        raise UsageError(f"unknown preset {name!r}.", offered)
+    return known[name]

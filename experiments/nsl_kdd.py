@@ -21,6 +21,13 @@ from experiments.datasets.nsl_kdd import duplicates_of
 from experiments.datasets.split import partition, split
 from experiments.settings import DataSettings, ModelSettings
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "best": {"model": {"qubits": 8, "observables": 24, "discriminators": 12, "detector_steps": 1000, "samples": 4000}},
+    "fast": {"rounds": 3, "model": {"qubits": 4, "steps_per_epoch": 30, "discriminators": 2, "detector_steps": 200}},
+}
+"""Chosen as the defaults were (docs/decisions/0010-detection.md)."""
+
 
 class NslKdd:
     """Intrusion detection on NSL-KDD."""
@@ -31,6 +38,10 @@ class NslKdd:
     def defaults(self) -> Mapping[str, Any]:
         """RunConfig's defaults are this experiment's."""
         return {}
+
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Named values over the defaults: `best` takes minutes, `fast` seconds."""
+        return PRESETS
 
     def ansatz(self, model: ModelSettings) -> Ansatz:
         """RY(z) and EfficientSU2."""

@@ -38,9 +38,9 @@ class Sampled:
     """A node's samples.
 
     Attributes:
-        device: (count, features) expectation values that the device gave ...
+        device: (count, features) samples made of what the device measured ...
         errors: ... and their standard errors.
-        twin: (count, features) exact values of the twin for the same latents.
+        twin: (count, features) samples of the exact twin for the same latents.
         tags: Of the jobs that made them.
     """
 
@@ -64,7 +64,7 @@ def agreement(device: FloatArray, twin: FloatArray, errors: FloatArray) -> dict[
     """How far the device is from its twin.
 
     Args:
-        device: (samples, features) expectation values.
+        device: (samples, features) samples of the device.
         twin: The same latents' exact values.
         errors: Standard errors of the device's.
 

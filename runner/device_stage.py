@@ -72,7 +72,13 @@ def sample(
                 .values
             )
             tags = tuple(result.metadata.get("tags", ()))
-            out[node] = Sampled(result.values, result.standard_errors, exact, tags)
+            model = models[node][0]
+            out[node] = Sampled(
+                model.sample(parameters, result.values),
+                model.sample_errors(parameters, result.standard_errors),
+                model.sample(parameters, exact),
+                tags,
+            )
     return out
 
 

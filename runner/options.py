@@ -9,7 +9,7 @@ from typing import Any
 from backends.engines import DEFAULT_SHOTS
 from backends.runtime.types import Tell, silent
 from circuits.errors import QrunError, UsageError
-from experiments.base import find
+from experiments.base import find, preset_of
 from runner import choice
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.seeds import derive
@@ -45,7 +45,9 @@ def nest(options: Mapping[str, Any]) -> dict[str, Any]:
 def config_from(
     experiment: str, options: Mapping[str, Any], file: Path | None = None, *, tell: Tell = silent
 ) -> RunConfig:
-    """The run's config: the experiment's defaults, the file's values over them, the options over both.
+    """The run's config: defaults of the experiment, then values of preset, file and options, each over the former.
+
+    A preset is named by the option or by the file's key `preset`. The config has its values, not its name.
 
     A hardware device is asked for its calibration here (unless the config names one that is kept), for that is part of
     what defines the run; `least-busy` and `best` become the name of one. So does mitigation "auto" become a stack, by
@@ -63,10 +65,16 @@ def config_from(
     """
     found = find(experiment)
     values = merge({"experiment": experiment}, found.defaults())
+    options = dict(options)
+    from_file = {} if file is None else read_toml(file)
+    preset = options.pop("preset", None), from_file.pop("preset", None)
+    named = next((name for name in preset if name is not None), None)
+    if named is not None:
+        values = merge(values, preset_of(found, str(named)))
     said = nest(given(choice.spelled(options)))
     of_file = None
     if file is not None:
-        from_file = choice.spelled(read_toml(file))
+        from_file = choice.spelled(from_file)
         if from_file.get("experiment", experiment) != experiment:
             raise UsageError(f"{file}: experiment = {from_file['experiment']!r}, but the command names {experiment!r}.")
         of_file = from_file.pop("mitigation", None)

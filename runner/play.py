@@ -119,7 +119,7 @@ class Play:
         reporter.stage("agreeing on the feature map")
         with store.phase("feature map"):
             secure_sum = open_secure_sum(contract, opened.accounts, opened.keys.nodes)
-            feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, secure_sum)
+            feature_map = agree([node(share.train) for share in study.shares], config.model.features, secure_sum)
             members = [self._member(i, study, opened) for i in range(config.nodes)]
             federation = Federation(
                 config, members, contract, opened.content, secure_sum, store, reporter, ledger=self.ledger

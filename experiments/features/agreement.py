@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from circuits.errors import QrunError, UsageError
 from experiments.datasets.types import Records
-from experiments.features.map import MAX_QUBITS, FeatureMap
+from experiments.features.map import MAX_FEATURES, FeatureMap
 from experiments.features.secure_sum import SecureSum
 from experiments.features.stage import MAX_RECORDS, Stage
 from experiments.features.stages import Counts
@@ -46,29 +46,31 @@ def node(records: Records) -> Contributor:
     return contribute
 
 
-def begin(qubits: int) -> Stage:
-    """The first stage of an agreement on a map to `qubits` features: components and, last, the residual.
+def begin(features: int) -> Stage:
+    """The first stage of an agreement on a map to so many features: components and, last, the residual.
 
     Raises:
-        UsageError: Fewer than two qubits, or more than 64.
+        UsageError: Fewer than two features, or more than 64.
     """
-    if not 2 <= qubits <= MAX_QUBITS:
-        raise UsageError(f"a feature map has 2 to {MAX_QUBITS} features, not {qubits}.", "Set --qubits accordingly.")
-    return Counts(qubits)
+    if not 2 <= features <= MAX_FEATURES:
+        raise UsageError(
+            f"a feature map has 2 to {MAX_FEATURES} features, not {features}.", "Set model.features accordingly."
+        )
+    return Counts(features)
 
 
-def agree(contributors: Sequence[Contributor], qubits: int, secure_sum: SecureSum) -> FeatureMap:
+def agree(contributors: Sequence[Contributor], features: int, secure_sum: SecureSum) -> FeatureMap:
     """All stages in one process.
 
     Args:
         contributors: One a node, e.g. `node(records)`.
-        qubits: Features of the map, at least two.
+        features: Features of the map, at least two.
         secure_sum: How totals are taken, e.g. `MaskedSum`.
 
     Raises:
         QrunError: A record cannot be read, the records are too few or too alike, or a total is impossible.
     """
-    stage: Stage | FeatureMap = begin(qubits)
+    stage: Stage | FeatureMap = begin(features)
     while isinstance(stage, Stage):
         current = stage
         stage = current.advance(secure_sum(current.name, [contribute(current) for contribute in contributors]))

@@ -1,4 +1,4 @@
-"""The common feature map: from records to one feature in [-1, 1] for each qubit."""
+"""The common feature map: from records to features in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 
 FORMAT = "qrun-feature-map-1"
 MAX_BYTES = 2**20
-MAX_QUBITS = 64
+MAX_FEATURES = 64
 RESIDUAL_FLOOR = 1e-3
 """Added to the residual energy before its logarithm, so that the logarithm has a public lower bound."""
 RESIDUAL_BOUNDS = (-7.0, 9.0)
@@ -58,7 +58,7 @@ class FeatureMap:
     high: FloatArray
 
     @property
-    def qubits(self) -> int:
+    def features(self) -> int:
         """d, the number of features."""
         return len(self.low)
 
@@ -143,7 +143,7 @@ class FeatureMap:
     def _check(self) -> None:
         """Refuses whatever no agreement ends with, so that a loaded map computes finite features."""
         p, d = len(self.columns), len(self.low)
-        if not 2 <= d <= MAX_QUBITS or len(self.high) != d or self.components.shape != (d - 1, p) or p == 0:
+        if not 2 <= d <= MAX_FEATURES or len(self.high) != d or self.components.shape != (d - 1, p) or p == 0:
             raise _refused("its shapes do not fit")
         if any(len(v) != p for v in (self.mean, self.sd, self.centre)):
             raise _refused("its shapes do not fit")

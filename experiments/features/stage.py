@@ -31,7 +31,7 @@ class Stage(ABC):
     """What is settled so far, and what is summed next.
 
     Attributes:
-        qubits: Features of the map to be.
+        features: Features of the map to be.
         transcript: Digest of all totals so far, part of the name that a sum goes by.
         records: Benign training records of all nodes (0 before they are counted).
         columns: As in `FeatureMap`, as are mean, sd, centre and components.
@@ -40,7 +40,7 @@ class Stage(ABC):
 
     title: ClassVar[str]
 
-    qubits: int
+    features: int
     transcript: bytes = b""
     records: int = 0
     columns: Columns = field(default_factory=lambda: Columns((), ((),) * len(ONE_HOT)))
@@ -53,7 +53,7 @@ class Stage(ABC):
     @property
     def name(self) -> str:
         """Goes with the masks: it differs wherever anything settled before does, so none is used twice."""
-        settled = f"{self.qubits} {self.transcript.hex()}".encode()
+        settled = f"{self.features} {self.transcript.hex()}".encode()
         return f"feature-map/{self.title}/{hashlib.sha256(settled).hexdigest()}"
 
     @property

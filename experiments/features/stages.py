@@ -79,7 +79,7 @@ class Counts(Stage):
                 f"At least {disclosure.MIN_RECORDS} records have to differ from the rest in some column.",
             )
         modal = np.array([int(numeric[i].argmax()) for i in kept], dtype=np.int64)
-        return Moments(self.qubits, self.settled(total), records=n, columns=columns, cells=modal)
+        return Moments(self.features, self.settled(total), records=n, columns=columns, cells=modal)
 
 
 class Moments(Stage):
@@ -115,7 +115,7 @@ class Moments(Stage):
             mean[i] = first / (n * self.bound) * span
             sd[i] = max(math.sqrt(variance) * span, SD_FLOOR)
         return Spread(
-            self.qubits, self.settled(total), records=n, columns=self.columns, cells=self.cells, mean=mean, sd=sd
+            self.features, self.settled(total), records=n, columns=self.columns, cells=self.cells, mean=mean, sd=sd
         )
 
 
@@ -161,7 +161,7 @@ class Spread(Stage):
                 f"At least {disclosure.MIN_RECORDS} records have to differ clearly from the rest in some column.",
             )
         return Products(
-            self.qubits,
+            self.features,
             self.settled(total),
             records=self.records,
             columns=columns,
@@ -231,11 +231,11 @@ class Products(Stage):
         noise = 2.0 * p / self._one + 1e-12 * float(values[0])
         self.require(float(values[-1]) >= -noise, "the products are those of no records")
         self.require(float(values[0]) > noise, "all records are alike")
-        components = np.zeros((self.qubits - 1, p))
-        real = min(self.qubits - 1, int(np.count_nonzero(values > noise)))
+        components = np.zeros((self.features - 1, p))
+        real = min(self.features - 1, int(np.count_nonzero(values > noise)))
         components[:real] = vectors[:real]
         return Ranges(
-            self.qubits,
+            self.features,
             self.settled(total),
             records=n,
             columns=self.columns,
@@ -255,7 +255,7 @@ class Ranges(Stage):
     @property
     def length(self) -> int:
         """A histogram a feature."""
-        return self.qubits * BINS
+        return self.features * BINS
 
     @property
     def bound(self) -> int:
@@ -271,7 +271,7 @@ class Ranges(Stage):
     def advance(self, total: IntArray) -> FeatureMap:
         """Settles the scale of the features, and with it the map."""
         self.check_bounds(total)
-        counts = total.reshape(self.qubits, BINS)
+        counts = total.reshape(self.features, BINS)
         self.require(bool((counts >= 0).all() and (counts.sum(1) == self.records).all()), "the counts do not add up")
         lower, upper = raw_bounds(self.centre, self.components)
         ends = [

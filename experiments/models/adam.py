@@ -22,7 +22,7 @@ class Adam:
 
     Args:
         parameters: Leaves, of any shapes; changed in place.
-        rate: Step size.
+        rate: Step size; of each of them where several are given. `rates` may be changed between steps.
         betas: b1 and b2.
         epsilon: Keeps the quotient finite.
     """
@@ -31,15 +31,16 @@ class Adam:
         self,
         parameters: Sequence[torch.Tensor],
         *,
-        rate: float,
+        rate: float | Sequence[float],
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
     ) -> None:
         self.parameters = list(parameters)
-        self.rate, self.betas, self.epsilon = rate, betas, epsilon
+        self.rates = [rate] * len(self.parameters) if isinstance(rate, (int, float)) else list(rate)
+        self.betas, self.epsilon = betas, epsilon
         self._mean = [torch.zeros_like(p) for p in self.parameters]
         self._square = [torch.zeros_like(p) for p in self.parameters]
-        self._steps = 0
+        self._steps = [0] * len(self.parameters)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -49,14 +50,15 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        self._steps += 1
         first, second = self.betas
-        size = self.rate / (1 - first**self._steps)
-        scale = (1 - second**self._steps) ** 0.5
-        for parameter, mean, square in zip(self.parameters, self._mean, self._square, strict=True):
+        for place, (parameter, mean, square) in enumerate(zip(self.parameters, self._mean, self._square, strict=True)):
             gradient = parameter.grad
             if gradient is None:
                 continue
+            self._steps[place] += 1
+            t = self._steps[place]
+            size = self.rates[place] / (1 - first**t)
             mean.lerp_(gradient, 1 - first)
             square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-            parameter.addcdiv_(mean, (square.sqrt() / scale).add_(self.epsilon), value=-size)
+            scale = (square.sqrt() / (1 - second**t) ** 0.5).add_(self.epsilon)
+            parameter.addcdiv_(mean, scale, value=-size)

@@ -1,13 +1,18 @@
-"""The QGAN: a quantum generator against a small torch discriminator, trained on benign records alone.
+"""The QGAN: a quantum generator against small torch discriminators, trained on benign records alone.
 
-Generator G: z ~ U[-r, r]^n, RY(z) and EfficientSU2, the expectation values <Z_i> are the sample, one feature a qubit.
-Discriminator D: a multilayer perceptron with one logit. Losses are the non-saturating ones (Goodfellow et al., 2014),
+Generator G: z ~ U[-r, r]^n, RY(z) and EfficientSU2; a sample is made of expectation values of strings of Z
+(experiments/models/outputs.py). Discriminators D: multilayer perceptrons with one logit each, trained side by side;
+their mean is what scores. Losses are the non-saturating ones (Goodfellow et al., 2014),
 
     L_D = E softplus(-D(x)) + E softplus(D(G(z))) + w_u E softplus(D(u)) + w_p E softplus(D(clip(G(z) + s e)))
-    L_G = E softplus(-D(G(z)))
+    L_G = E softplus(-D(G(z))) + w_e energy(x, G(z))
 
 with two further kinds of negatives that keep D a detector once G is good: uniform noise u, and generated samples moved
-by Gaussian noise whose standard deviation s is drawn per sample. x are benign features in [-1, 1].
+by Gaussian noise whose standard deviation s is drawn per sample. x are benign features in [-1, 1]. The energy distance
+is what makes G follow the benign distribution: against D alone it does not.
+
+After the adversarial steps of a round D goes on alone for some steps, without the second term: what is told from benign
+traffic then is noise around the samples that G gave in this round, so that no circuit is run for it.
 
 With an infidelity weight W the generator's loss is L_G + W I, where I is the expected infidelity of the compiled
 circuit at the same latents and angles, taken from its echo (circuits/echo.py). The echo is measured as it is, never
@@ -24,7 +29,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-from qiskit.quantum_info import SparsePauliOp
 
 from backends.layer import ExpectationLayer, Further
 from backends.mitigation.make import Mitigation, Purpose
@@ -33,11 +37,15 @@ from circuits.echo import echo, echo_observables, infidelity
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
 from experiments.models.adam import Adam
+from experiments.models.outputs import energy_distance, hidden_layer, hidden_units, z_strings
 from experiments.settings import ModelSettings
 
 FloatArray = npt.NDArray[np.float64]
 Parameters = dict[str, FloatArray]
-"""Named blocks: generator (weights,), discriminator.K.weight (out, in), discriminator.K.bias (out,)."""
+"""Named blocks: generator (weights,), generator.readout.weight (features, observables), generator.readout.bias
+(features,), and of h discriminators discriminator.K.weight (h, out, in) and discriminator.K.bias (h, 1, out)."""
+
+WEIGHT, BIAS = "generator.readout.weight", "generator.readout.bias"
 
 Progress = Callable[[int, float, float], None]
 """Called after a step with (steps done, generator loss, discriminator loss)."""
@@ -55,11 +63,6 @@ class Trained:
     generator_loss: list[float]
     discriminator_loss: list[float]
     infidelity: list[float] = field(default_factory=list)
-
-
-def z_observables(qubits: int) -> tuple[SparsePauliOp, ...]:
-    """Z on each virtual qubit, in order."""
-    return tuple(SparsePauliOp.from_sparse_list([("Z", [i], 1.0)], num_qubits=qubits) for i in range(qubits))
 
 
 class QGAN:
@@ -84,7 +87,9 @@ class QGAN:
         self.mitigation = mitigation
         self._around: dict[Purpose, tuple[Executor, Executor]] = {}
         self.circuit = circuit
-        self.observables = z_observables(circuit.num_qubits)
+        self.observables = z_strings(
+            circuit.num_qubits, settings.measured if settings.trained_readout else settings.features
+        )
         self.dtype = torch.float32 if settings.precision == "float32" else torch.float64
         gradient = settings.gradient
         if gradient == "auto":
@@ -126,24 +131,41 @@ class QGAN:
 
     @property
     def features(self) -> int:
-        """Width of a sample: one feature an observable."""
-        return len(self.observables)
+        """Width of a sample."""
+        return self.settings.features
+
+    @property
+    def hidden_units(self) -> int:
+        """Of the network in the circuit's place; 0 where there is none."""
+        return hidden_units(self.settings, len(self.circuit.weights)) if "classical" in self.settings.generator else 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Block name -> shape."""
-        out: dict[str, tuple[int, ...]] = {"generator": (len(self.circuit.weights),)}
-        widths = [self.features, *self.settings.hidden, 1]
+        units = self.hidden_units
+        angles = units * (len(self.circuit.inputs) + 1) if units else len(self.circuit.weights)
+        out: dict[str, tuple[int, ...]] = {"generator": (angles,)}
+        if self.settings.trained_readout:
+            out[WEIGHT] = (self.features, units or len(self.observables))
+            out[BIAS] = (self.features,)
+        widths, many = [self.features, *self.settings.hidden, 1], self.settings.discriminators
         for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            out[f"discriminator.{k}.weight"] = (fan_out, fan_in)
-            out[f"discriminator.{k}.bias"] = (fan_out,)
+            out[f"discriminator.{k}.weight"] = (many, fan_out, fan_in)
+            out[f"discriminator.{k}.bias"] = (many, 1, fan_out)
         return out
 
     def initial(self, rng: np.random.Generator) -> Parameters:
-        """The common start: angles uniform in +-initial_range, layers uniform in +-1/sqrt(fan in) as torch has it."""
+        """The common start: angles uniform in +-initial_range, layers uniform in +-1/sqrt(fan in) as torch has it.
+
+        The readout is uniform in +-0.5/sqrt(fan in), its bias 0; a classical hidden layer is as the angles.
+        """
         out: Parameters = {}
         for name, shape in self.shapes().items():
             if name == "generator":
                 bound = self.settings.initial_range
+            elif name == WEIGHT:
+                bound = 0.5 / math.sqrt(shape[1])
+            elif name == BIAS:
+                bound = 0.0
             else:
                 layer = int(name.split(".")[1])
                 bound = 1 / math.sqrt([self.features, *self.settings.hidden][layer])
@@ -156,19 +178,22 @@ class QGAN:
         return {name: torch.tensor(value, dtype=self.dtype) for name, value in parameters.items()}
 
     def _logit(self, weights: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """(N, features) -> (N,) logits of D: benign above, made up below."""
+        """(N, features), or (h, N, features) -> (h, N) logits of h discriminators: benign above, made up below."""
         last = len(self.settings.hidden)
+        x = x if x.dim() == 3 else x.expand(self.settings.discriminators, *x.shape)
         for k in range(last + 1):
-            x = torch.nn.functional.linear(x, weights[f"discriminator.{k}.weight"], weights[f"discriminator.{k}.bias"])
+            x = torch.baddbmm(
+                weights[f"discriminator.{k}.bias"], x, weights[f"discriminator.{k}.weight"].transpose(1, 2)
+            )
             if k < last:
                 x = torch.nn.functional.leaky_relu(x, 0.2)
-        return x[:, 0]
+        return x[..., 0]
 
     def logits(self, parameters: Mapping[str, FloatArray], x: FloatArray) -> FloatArray:
-        """(N, features) -> (N,) logits of the discriminator."""
+        """(N, features) -> (N,) mean logits of the discriminators."""
         with torch.no_grad():
             out = self._logit(self._tensors(parameters), torch.tensor(x, dtype=self.dtype))
-        return out.numpy().astype(np.float64)
+        return out.numpy().astype(np.float64).mean(0)
 
     def benign_loss(self, parameters: Mapping[str, FloatArray], x: FloatArray) -> float:
         """Mean softplus(-D(x)) over benign records: what a grader holds against a peer's discriminator."""
@@ -185,7 +210,34 @@ class QGAN:
 
     def generate(self, parameters: Mapping[str, FloatArray], count: int, seed: int) -> FloatArray:
         """`count` generated samples, (count, features), with latents and shots fixed by `seed`."""
-        return self.engine("evaluation").run([self.request(parameters, count, seed)], seed=seed)[0].values
+        if not self.settings.is_quantum:
+            source = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                made = self._in_place(self._tensors(parameters), self._latents(count, source), source)
+            return np.clip(made.numpy().astype(np.float64), -1.0, 1.0)
+        answer = self.engine("evaluation").run([self.request(parameters, count, seed)], seed=seed)[0]
+        return self.sample(parameters, answer.values)
+
+    def sample(self, parameters: Mapping[str, FloatArray], values: FloatArray) -> FloatArray:
+        """(N, observables) expectation values -> (N, features) samples in [-1, 1]."""
+        if not self.settings.trained_readout:
+            return values
+        return np.clip(values @ parameters[WEIGHT].T + parameters[BIAS], -1.0, 1.0)
+
+    def sample_errors(self, parameters: Mapping[str, FloatArray], errors: FloatArray) -> FloatArray:
+        """(N, observables) standard errors -> (N, features) those of samples, as if observables erred independently."""
+        if not self.settings.trained_readout:
+            return errors
+        return np.sqrt(errors**2 @ (parameters[WEIGHT] ** 2).T)
+
+    def _in_place(
+        self, parameters: Mapping[str, torch.Tensor], latents: torch.Tensor, source: torch.Generator
+    ) -> torch.Tensor:
+        """(N, features) samples of what stands in the circuit's place: a network, or uniform noise."""
+        if self.settings.generator == "uniform":
+            return torch.rand(len(latents), self.features, generator=source, dtype=self.dtype) * 2 - 1
+        hidden = hidden_layer(parameters["generator"], latents.to(self.dtype), self.hidden_units)
+        return torch.nn.functional.linear(hidden, parameters[WEIGHT], parameters[BIAS])
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -224,35 +276,39 @@ class QGAN:
             spsa_step=s.spsa_step,
             further=() if s.infidelity_weight is None else (self.echo,),
         )
-        tensors = self._tensors(start)
-        angles = tensors.pop("generator").requires_grad_(True)
-        weights = {name: value.requires_grad_(True) for name, value in tensors.items()}
-        to_generate = Adam([angles], rate=s.generator_rate, betas=(0.5, 0.9))
+        tensors = {name: value.requires_grad_(True) for name, value in self._tensors(start).items()}
+        weights = {name: value for name, value in tensors.items() if name.startswith("discriminator")}
+        to_generate = self._generator_optimiser(tensors)
         to_discriminate = Adam(list(weights.values()), rate=s.discriminator_rate, betas=(0.5, 0.9))
         x = torch.tensor(data, dtype=self.dtype)
         losses_g, losses_d, lost = [], [], []
+        seen: list[torch.Tensor] = []
         done = 0
         for _ in range(epochs):
             sum_g = sum_d = sum_i = 0.0
             for _ in range(per_epoch):
                 layer.step = done
-                values = layer(self._latents(s.batch, source).to(self.dtype), angles).to(self.dtype)
-                fake = values[:, : self.features]
+                fake, echoed = self._fake(layer, tensors, source)
+                seen.append(fake.detach().clamp(-1, 1))
                 for _ in range(s.discriminator_steps):
                     real = x[torch.randint(len(x), (s.batch,), generator=source)]
                     to_discriminate.zero_grad()
                     loss_d = self._discriminator_loss(weights, real, fake.detach(), source)
                     loss_d.backward()
                     to_discriminate.step()
-                to_generate.zero_grad()
                 frozen = {name: value.detach() for name, value in weights.items()}
                 loss_g = torch.nn.functional.softplus(-self._logit(frozen, fake)).mean()
-                if s.infidelity_weight is not None:
-                    expected = infidelity(values[:, self.features :])
+                if s.energy_weight:
+                    real = x[torch.randint(len(x), (s.batch,), generator=source)]
+                    loss_g = loss_g + s.energy_weight * energy_distance(real, fake)
+                if s.infidelity_weight is not None and s.is_quantum:
+                    expected = infidelity(echoed)
                     loss_g = loss_g + s.infidelity_weight * expected
                     sum_i += float(expected.detach())
-                loss_g.backward()
-                to_generate.step()
+                if to_generate is not None:
+                    to_generate.zero_grad()
+                    loss_g.backward()
+                    to_generate.step()
                 done += 1
                 g, d = float(loss_g.detach()), float(loss_d.detach())
                 if not (math.isfinite(g) and math.isfinite(d)):
@@ -267,26 +323,98 @@ class QGAN:
             losses_d.append(sum_d / per_epoch)
             if s.infidelity_weight is not None:
                 lost.append(sum_i / per_epoch)
-        trained = {"generator": angles, **weights}
+        self._train_detector(weights, x, torch.cat(seen), source)
         return Trained(
-            {name: value.detach().numpy().astype(np.float64) for name, value in trained.items()},
+            {name: value.detach().numpy().astype(np.float64) for name, value in tensors.items()},
             losses_g,
             losses_d,
             lost,
         )
 
+    def _generator_optimiser(self, tensors: Mapping[str, torch.Tensor]) -> Adam | None:
+        """Adam on what the settings train of the generator; None where that is nothing."""
+        s = self.settings
+        if s.generator in ("untrained", "uniform"):
+            return None
+        rates: dict[str, float] = {}
+        if s.generator != "reservoir":
+            rates["generator"] = s.generator_rate
+        if s.trained_readout:
+            rates |= {WEIGHT: s.readout_rate, BIAS: s.readout_rate}
+        return Adam([tensors[name] for name in rates], rate=list(rates.values()), betas=(0.5, 0.9))
+
+    def _fake(
+        self, layer: ExpectationLayer, tensors: Mapping[str, torch.Tensor], source: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of samples (batch, features) with their gradient, and the echo's values beside them."""
+        latents = self._latents(self.settings.batch, source).to(self.dtype)
+        if not self.settings.is_quantum:
+            return self._in_place(tensors, latents, source), latents[:, :0]
+        angles = tensors["generator"]
+        if self.settings.generator in ("untrained", "reservoir"):
+            angles = angles.detach()
+        values = layer(latents, angles).to(self.dtype)
+        values, echoed = values[:, : len(self.observables)], values[:, len(self.observables) :]
+        if self.settings.trained_readout:
+            values = torch.nn.functional.linear(values, tensors[WEIGHT], tensors[BIAS])
+        return values, echoed
+
+    def _train_detector(
+        self, weights: Mapping[str, torch.Tensor], x: torch.Tensor, seen: torch.Tensor, source: torch.Generator
+    ) -> None:
+        """Discriminator steps without the generator; each discriminator has records and negatives of its own.
+
+        Args:
+            weights: Of the discriminators; they are changed.
+            x: (N, features) benign features.
+            seen: (M, features) samples that the generator gave in this round.
+            source: Of all randomness.
+
+        Raises:
+            QrunError: the loss is no longer finite.
+        """
+        s = self.settings
+        optimiser = Adam(list(weights.values()), rate=s.detector_rate, betas=(0.9, 0.99))
+        shape = (s.discriminators, s.detector_batch)
+        for step in range(s.detector_steps):
+            optimiser.rates[:] = [s.detector_rate * (1.0 - 0.9 * step / s.detector_steps)] * len(weights)
+            real = x[torch.randint(len(x), shape, generator=source)]
+            near = self._moved(seen[torch.randint(len(seen), shape, generator=source)], source)
+            uniform = torch.rand(real.shape, generator=source, dtype=self.dtype) * 2 - 1
+            logit = self._logit(weights, torch.cat([real, near, uniform], dim=1))
+            benign, moved, noise = logit.split(s.detector_batch, dim=1)
+            softplus = torch.nn.functional.softplus
+            # A sum over discriminators: each one's step is its own, however many there are.
+            loss = (
+                softplus(-benign).mean(1)
+                + s.negatives_perturbed * softplus(moved).mean(1)
+                + s.negatives_noise * softplus(noise).mean(1)
+            ).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        if s.detector_steps and not math.isfinite(float(loss.detach())):
+            raise QrunError(
+                "training diverged: the loss of the discriminators is not finite.", "Lower model.detector_rate."
+            )
+
+    def _moved(self, samples: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+        """Samples (..., features) moved by Gaussian noise whose standard deviation is drawn per sample."""
+        low, high = self.settings.perturbation
+        spread = low + (high - low) * torch.rand(*samples.shape[:-1], 1, generator=source, dtype=self.dtype)
+        return (samples + spread * torch.randn(samples.shape, generator=source, dtype=self.dtype)).clamp(-1, 1)
+
     def _discriminator_loss(
         self, weights: Mapping[str, torch.Tensor], real: torch.Tensor, fake: torch.Tensor, source: torch.Generator
     ) -> torch.Tensor:
+        """The mean over records and discriminators."""
         s = self.settings
         softplus = torch.nn.functional.softplus
-        low, high = s.perturbation
         uniform = torch.rand(real.shape, generator=source, dtype=self.dtype) * 2 - 1
-        spread = low + (high - low) * torch.rand(len(fake), 1, generator=source, dtype=self.dtype)
-        moved = (fake + spread * torch.randn(fake.shape, generator=source, dtype=self.dtype)).clamp(-1, 1)
+        moved = self._moved(fake, source)
         # One pass through D for all four kinds: the layers are so small that calls cost more than arithmetic.
         logit = self._logit(weights, torch.cat([real, fake, uniform, moved]))
-        x, g, u, p = logit.split([len(real), len(fake), len(uniform), len(moved)])
+        x, g, u, p = logit.split([len(real), len(fake), len(uniform), len(moved)], dim=1)
         return (
             softplus(-x).mean()
             + softplus(g).mean()

@@ -76,7 +76,7 @@ class World:
             notify=notify,
         )
         # Masks cancel: the plain sum gives the same totals.
-        feature_map = agree([node(share.train) for share in study.shares], config.model.qubits, plain_sum)
+        feature_map = agree([node(share.train) for share in study.shares], config.model.features, plain_sum)
         target = _target(config.backend)
         model = model_for(config, target, generator_for(config, target), "cpu")
         model.executor.__enter__()
@@ -94,7 +94,7 @@ class World:
         if not attack.made_up:
             return self, sum(i in hostile or self._suits(self.feature_map, i) for i in nodes)
         contributors = [node(self._made_up(attack, i) if i in hostile else self.study.shares[i].train) for i in nodes]
-        feature_map = agree(contributors, self.config.model.qubits, plain_sum)
+        feature_map = agree(contributors, self.config.model.features, plain_sum)
         votes = sum(i in hostile or self._suits(feature_map, i) for i in nodes)
         world = replace(
             self,

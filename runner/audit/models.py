@@ -119,8 +119,8 @@ def check_map(findings: Findings, store: Reader, state: TaskState, config: RunCo
         findings.false("feature map/content", claim, error.message, cid)
         return None
     findings.test(
-        len(found.low) == config.model.qubits, "feature map/content", claim,
-        f"it gives {len(found.low)} features, and the model has {config.model.qubits} qubits", cid,
+        len(found.low) == config.model.features, "feature map/content", claim,
+        f"it gives {len(found.low)} features, and the model has {config.model.features}", cid,
     )  # fmt: skip
     return found
 

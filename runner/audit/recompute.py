@@ -195,7 +195,7 @@ class Recomputation:
             )  # fmt: skip
 
     def _check_map(self, study: Study) -> None:
-        again = agree([node(share.train) for share in study.shares], self.config.model.qubits, plain_sum)
+        again = agree([node(share.train) for share in study.shares], self.config.model.features, plain_sum)
         self.findings.test(
             again.to_bytes() == self.feature_map.to_bytes(), "feature map/data",
             "the agreed feature map is that of the nodes' records", "from the records another one follows",

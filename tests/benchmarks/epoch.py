@@ -83,7 +83,7 @@ def run_epoch(device: str, settings: ModelSettings, repeats: int = 3) -> Epoch:
     circuit = compile_ansatz(ansatz, job.target.backend, seed=SEED)
     one = settings.model_copy(update={"epochs": 1})
     random = np.random.default_rng(SEED)
-    data = random.uniform(-0.8, 0.8, (3000, settings.qubits))
+    data = random.uniform(-0.8, 0.8, (3000, settings.features))
     whole, steps = [], []
     with make_executor("twin", job.target, precision=settings.precision) as executor:
         model = QGAN(one, executor, circuit)

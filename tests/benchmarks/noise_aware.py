@@ -23,7 +23,7 @@ from backends.layer import ExpectationLayer
 from backends.protocol import Request
 from backends.twin.executor import TwinExecutor
 from circuits.echo import infidelity
-from experiments.models.qgan import QGAN, Parameters
+from experiments.models.qgan import BIAS, QGAN, WEIGHT, Parameters
 from experiments.settings import DataSettings, ModelSettings
 from runner.attack.world import World
 from runner.config import RunConfig
@@ -43,7 +43,7 @@ def model_of(world: World, weight: float | None) -> QGAN:
 
 
 def distance(model: QGAN, parameters: Parameters) -> float:
-    """Mean |<Z_i> on the device - <Z_i> without noise| at the same angles."""
+    """Mean |<P> on the device - <P> without noise| over the strings of Z that are measured, at the same angles."""
     asked: Request = model.request(parameters, LATENTS, 1)
     noisy = model.executor.run([asked])[0].values
     return float(np.abs(noisy - TwinExecutor(get_target("ideal")).run([asked])[0].values).mean())
@@ -52,7 +52,7 @@ def distance(model: QGAN, parameters: Parameters) -> float:
 def gradients(world: World) -> tuple[float, float, float]:
     """What of the infidelity is readout error of qubits in 0, and the norms of two gradients at the common start.
 
-    Those of L_G and of the infidelity, by the angles.
+    Those of L_G without the energy distance, and of the infidelity, by the angles.
     """
     model, start = model_of(world, 1.0), dequantise(world.start)
     layer = ExpectationLayer(model.executor, model.circuit, model.observables, further=(model.echo,))
@@ -60,7 +60,8 @@ def gradients(world: World) -> tuple[float, float, float]:
     angles = tensors.pop("generator").requires_grad_(True)
     latents = torch.tensor(model.request(start, LATENTS, 1).inputs, dtype=model.dtype)
     values = layer(latents, angles)
-    loss = torch.nn.functional.softplus(-model._logit(tensors, values[:, : model.features])).mean()
+    samples = torch.nn.functional.linear(values[:, : len(model.observables)], tensors[WEIGHT], tensors[BIAS])
+    loss = torch.nn.functional.softplus(-model._logit(tensors, samples)).mean()
     own, lost = (torch.autograd.grad(each, angles, retain_graph=True)[0] for each in (loss, infidelity(values[:, -1:])))
     target, circuit = get_target(world.config.backend), model.circuit
     qubits = [circuit.physical_qubits[wire] for wire in circuit.initial_layout]

@@ -38,7 +38,7 @@ def make_records(n: int, seed: int = 0) -> Records:
     return Records(numeric, categorical, np.zeros(n, np.int64), np.arange(1, n + 1), "made up")
 
 
-def reference_fit(records: Records, qubits: int) -> dict[str, Any]:
+def reference_fit(records: Records, features: int) -> dict[str, Any]:
     """The map fitted on pooled records with numpy alone: float64 statistics, LAPACK, np.histogram, np.interp."""
     n = len(records)
     tables, numeric = [], []
@@ -78,7 +78,7 @@ def reference_fit(records: Records, qubits: int) -> dict[str, Any]:
     centre = z.mean(0)
     y = z - centre
     values, vectors = np.linalg.eigh(y.T @ y / n)
-    components = vectors[:, ::-1][:, : qubits - 1].T
+    components = vectors[:, ::-1][:, : features - 1].T
     first = np.array([np.flatnonzero(np.abs(v) >= np.abs(v).max() - 1e-6)[0] for v in components])
     components = components * np.sign(components[np.arange(len(components)), first])[:, None]
     scores = y @ components.T
@@ -87,7 +87,7 @@ def reference_fit(records: Records, qubits: int) -> dict[str, Any]:
     ends = np.stack([components * (-4 - centre), components * (4 - centre)])
     lower, upper = np.append(ends.min(0).sum(1), -7.0), np.append(ends.max(0).sum(1), 9.0)
     quantiles = []
-    for k in range(qubits):
+    for k in range(features):
         counts, edges = np.histogram(raw[:, k], bins=4096, range=(lower[k], upper[k]))
         # Where the function is flat its inverse is not unique: callers choose n so that q n is no integer.
         quantiles.append(np.interp([0.01 * n, 0.99 * n], np.append(0, np.cumsum(counts)), edges))

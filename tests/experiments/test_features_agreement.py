@@ -53,7 +53,7 @@ class Recorder:
 
 
 def assert_equals_reference(got: FeatureMap, records: Records, tolerance: float) -> None:
-    expected = reference_fit(records, got.qubits)
+    expected = reference_fit(records, got.features)
     assert got.columns.numeric == expected["numeric"]
     assert got.columns.groups == expected["groups"]
     for name in ("mean", "sd", "centre", "components", "low", "high"):
@@ -64,18 +64,18 @@ def assert_equals_reference(got: FeatureMap, records: Records, tolerance: float)
 # Equal to the pooled fit
 
 
-@pytest.mark.parametrize(("n", "qubits", "seed"), [(301, 2, 1), (1234, 6, 2), (5001, 8, 3)])
-def test_equals_the_map_fitted_on_pooled_records(n: int, qubits: int, seed: int) -> None:
+@pytest.mark.parametrize(("n", "features", "seed"), [(301, 2, 1), (1234, 6, 2), (5001, 8, 3)])
+def test_equals_the_map_fitted_on_pooled_records(n: int, features: int, seed: int) -> None:
     records = make_records(n, seed)
     shares = np.array_split(np.random.default_rng(seed).permutation(n), 3)
-    got = agree([node(records.take(s)) for s in shares], qubits, MaskedSum(KEYS[:3], b"task"))
+    got = agree([node(records.take(s)) for s in shares], features, MaskedSum(KEYS[:3], b"task"))
     assert_equals_reference(got, records, 1e-9)
 
 
-@pytest.mark.parametrize("qubits", [6, 8])
-def test_equals_the_map_fitted_on_pooled_real_records(benign: Records, qubits: int) -> None:
+@pytest.mark.parametrize("features", [6, 8])
+def test_equals_the_map_fitted_on_pooled_real_records(benign: Records, features: int) -> None:
     shares = np.array_split(np.random.default_rng(0).permutation(len(benign)), 3)
-    got = agree([node(benign.take(s)) for s in shares], qubits, MaskedSum(KEYS[:3], b"task"))
+    got = agree([node(benign.take(s)) for s in shares], features, MaskedSum(KEYS[:3], b"task"))
     assert_equals_reference(got, benign, 1e-9)
 
 
@@ -103,7 +103,7 @@ def test_the_same_sum_may_be_asked_again_and_never_for_other_records() -> None:
     halves = [RECORDS.take(np.arange(0, 150)), RECORDS.take(np.arange(150, 300))]
     first = agree([node(h) for h in halves], 5, secure_sum)
     assert agree([node(h) for h in halves], 5, secure_sum).to_bytes() == first.to_bytes() == POOLED
-    assert agree([node(h) for h in halves], 4, secure_sum).qubits == 4
+    assert agree([node(h) for h in halves], 4, secure_sum).features == 4
     with pytest.raises(QrunError, match="other values"):
         agree([node(h) for h in halves[::-1]], 5, secure_sum)
 
@@ -130,9 +130,9 @@ def test_no_total_after_the_counts_tells_a_rare_category_from_its_group() -> Non
         np.testing.assert_array_equal(seen[OTH][title], seen[SH][title])
 
 
-def stages(records: Records, qubits: int = 5) -> dict[str, Stage]:
+def stages(records: Records, features: int = 5) -> dict[str, Stage]:
     out: dict[str, Stage] = {}
-    stage: Stage | FeatureMap = begin(qubits)
+    stage: Stage | FeatureMap = begin(features)
     while isinstance(stage, Stage):
         out[stage.title] = stage
         stage = stage.advance(stage.contribution(records))
@@ -282,9 +282,9 @@ def test_too_few_or_too_equal_records_are_refused() -> None:
 
 
 def test_numbers_of_qubits_without_a_map_are_refused() -> None:
-    for qubits in (1, 0, -3, 65):
+    for features in (1, 0, -3, 65):
         with pytest.raises(UsageError, match="2 to 64 features"):
-            begin(qubits)
+            begin(features)
 
 
 def test_more_qubits_than_dimensions_give_constant_features() -> None:

@@ -23,7 +23,7 @@ BYTES = MAP.to_bytes()
 def test_features_fill_the_middle_and_stay_in_range() -> None:
     x = MAP.apply(RECORDS)
     assert x.shape == (400, 6)
-    assert MAP.qubits == 6
+    assert MAP.features == 6
     assert x.dtype == np.float64
     assert np.abs(x).max() <= 1
     inside = (np.abs(x) <= 0.8).mean(0)

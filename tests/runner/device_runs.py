@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
     "qubits": 3,
     "reps": 1,
     "steps_per_epoch": 3,
+    "detector_steps": 5,
     "batch": 8,
     "test": False,
 }

@@ -65,7 +65,9 @@ class Map:
 
 
 def small_config(nodes: int = 3, rounds: int = 2, **federation: Any) -> RunConfig:
-    model = {"qubits": 2, "reps": 1, "steps_per_epoch": 3, "batch": 8, "hidden": (4,)}
+    model = {
+        "qubits": 2, "features": 2, "reps": 1, "steps_per_epoch": 3, "detector_steps": 3, "batch": 8, "hidden": (4,),
+    }  # fmt: skip
     return build_config(
         {
             "experiment": "nsl-kdd",

@@ -190,13 +190,13 @@ def test_splitting_is_that_of_the_engine() -> None:
     from backends.runtime.pubs import parts
     from circuits.compile import compile_ansatz
     from circuits.qgan import generator
-    from experiments.models.qgan import z_observables
+    from experiments.models.outputs import z_strings
 
     target = get_target("fake_manila")
     compiled = compile_ansatz(generator(2, 1), target.backend, seed=0)
     options, limits = RuntimeOptions(shots=100, twirling="all"), JobLimits(50, 3000)
     for rows in (1, 23, 24, 97, 512):
-        request = Request(compiled, z_observables(2), np.zeros((rows, 2)), np.zeros(len(compiled.weights)))
+        request = Request(compiled, z_strings(2, 2), np.zeros((rows, 2)), np.zeros(len(compiled.weights)))
         jobs = parts([request], target, options, 0, local=False, limits=limits)
         assert [job.rows for job in jobs] == list(split(rows, options, limits))
 

@@ -23,6 +23,7 @@ SMALL = {
     "qubits": 3,
     "reps": 1,
     "steps_per_epoch": 2,
+    "detector_steps": 2,
     "batch": 4,
     "samples": 16,
     "neighbours": 3,
