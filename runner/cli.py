@@ -11,7 +11,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from runner.commands import attack, backends, chain, estimate, experiment, jobs, login, mitigation, runs, store, verify
+from runner.commands import (
+    attack,
+    backends,
+    chain,
+    compare,
+    estimate,
+    experiment,
+    jobs,
+    login,
+    mitigation,
+    runs,
+    store,
+    verify,
+)
 from runner.commands.base import JsonOption, guarded, print_json
 
 app = typer.Typer(
@@ -65,7 +78,7 @@ def _doctor(
 # In the order of `qrun --help`: what a user comes for stands first.
 experiment.add(app)
 app.command("doctor")(_doctor)
-for _group in (estimate, login, backends, mitigation, runs, jobs, attack, verify, chain, store):
+for _group in (compare, estimate, login, backends, mitigation, runs, jobs, attack, verify, chain, store):
     _group.add(app)
 
 
