@@ -16,6 +16,7 @@ from runner.commands import (
     backends,
     chain,
     compare,
+    dashboard,
     estimate,
     experiment,
     jobs,
@@ -78,7 +79,7 @@ def _doctor(
 # In the order of `qrun --help`: what a user comes for stands first.
 experiment.add(app)
 app.command("doctor")(_doctor)
-for _group in (compare, estimate, login, backends, mitigation, runs, jobs, attack, verify, chain, store):
+for _group in (compare, dashboard, estimate, login, backends, mitigation, runs, jobs, attack, verify, chain, store):
     _group.add(app)
 
 

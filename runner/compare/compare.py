@@ -62,6 +62,11 @@ def compare(
     """
     from runner.compare.evaluate import load_study
 
+    at_once = workers
+    if cluster is not None:  # first: a wrong address is told at once
+        from runner.compare.cluster import workers_of
+
+        at_once = workers_of(cluster)
     jobs = grid.jobs()
     progress(0, len(jobs), "reading the data")
     study = load_study(jobs[0].config, data, lambda text: notify("Data", text))
@@ -81,11 +86,6 @@ def compare(
     missing = [job for job in jobs if job.config.digest.hex() not in done]
     reused = sum(trained.values())
     progress(len(done), len(jobs), "trying a few steps" if missing else "")
-    at_once = workers
-    if cluster is not None:
-        from runner.compare.cluster import workers_of
-
-        at_once = workers_of(cluster)
     foresee(forecast(missing, trained, known, at_once, reused))
     # Where many profiles hang on a model, it is begun with: the last runs should be short ones.
     missing.sort(key=lambda job: -len(job.profiles))

@@ -218,7 +218,8 @@ def grid_of(
         unique.setdefault(point.config.digest, point)
     ordered = sorted(unique.values(), key=lambda point: not point.is_ideal)
     found = _stacks(stacks)
-    if all(point.is_ideal for point in ordered) and (len(found) > 1 or along is None):
+    structural = along is not None and along[0] in ("reps", "qubits")
+    if all(point.is_ideal for point in ordered) and (len(found) > 1 or not structural):
         raise UsageError("there is nothing to compare with ideal.", "Name devices with --backends.")
     grid = Grid(
         experiment, tuple(ordered), found, chosen, None if axis is None else axis[0], train_each, _tables(file, found)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 FORMAT = "qrun-report/1"
 
-Kind = Literal["text", "whole", "fixed", "figures", "interval", "points", "p", "mono"]
+Kind = Literal["text", "whole", "fixed", "figures", "interval", "points", "p", "mono", "link"]
 """How a cell is shown: text; a whole number; so many digits after the point; so many significant ones; an interval
-{"mean", "low", "high", "n"}, and one in hundredths (points); a p value; text that is copied rather than read."""
+{"mean", "low", "high", "n"}, and one in hundredths (points); a p value; text that is copied rather than read; a run's name, which
+leads to its page where there is one."""
 
 NUMERIC = ("whole", "fixed", "figures", "interval", "points", "p")
 NOTHING = "–"
@@ -166,6 +167,7 @@ def order_of(value: Any) -> float | str | None:
 _SHOWN: Mapping[Kind, Callable[[Any, int], str]] = {
     "text": lambda value, digits: str(value),
     "mono": lambda value, digits: str(value),
+    "link": lambda value, digits: str(value),
     "whole": lambda value, digits: f"{value:,}",
     "fixed": lambda value, digits: _signed(f"{value:.{digits}f}"),
     "figures": figures,

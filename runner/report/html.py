@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from runner.report.document import NUMERIC, Column, Plot, Report, Section, Table, order_of, shown
 from runner.report.formats import filled_columns
@@ -98,7 +99,8 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _cell(value: Any, column: Column) -> dict[str, Any]:
     raw = None if value is None or column.kind not in NUMERIC else json.dumps(value, sort_keys=True)
-    return {"text": shown(value, column), "order": order_of(value), "raw": raw}
+    href = f"/runs/{quote(str(value), safe='')}" if column.kind == "link" and value is not None else None
+    return {"text": shown(value, column), "order": order_of(value), "raw": raw, "href": href}
 
 
 def _about(about: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -42,10 +42,10 @@ def _model(material: Material) -> str:
 
 
 def _asked(material: Material) -> str:
-    devices = list(dict.fromkeys(a.backend for a in material.arms if a.backend != "ideal"))
+    devices = list(dict.fromkeys(a.backend for a in material.arms if a.backend != "ideal")) or ["ideal"]
     records = material.data["records"]["train"]
     source = "" if material.data["source"] == "official" else f" ({material.data['source']} data)"
-    along = f", along {UNITS[material.axis]}" if material.axis is not None else ""
+    along = f", along the axis {UNITS[material.axis]}," if material.axis is not None else ""
     stacks = [s for s in material.stacks if s != NONE]
     mitigated = f", without mitigation and with {_listed(stacks)}" if stacks else ", without mitigation"
     trainings = sum(len(t.results) for t in material.trainings)
