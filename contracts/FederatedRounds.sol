@@ -6,7 +6,8 @@ pragma solidity 0.8.37;
 ///         models (by content identifier), the grades that peers gave each other, the reputation that follows, who is
 ///         warned or excluded, and who earned what.
 /// @dev    There is no owner and no aggregator. Rounds count from 1 and open in order; each goes through the phases of
-///         `Phase`. Every state change emits an event, and nothing that an event carries is stored unless a later call
+///         `Phase`. In a synchronous task everybody plays every round; in an asynchronous one (`windowSeconds` is not 0)
+///         rounds are windows, and who submits nothing to one is not judged in it. Every state change emits an event, and nothing that an event carries is stored unless a later call
 ///         needs it. The settlement's rule stands in contracts/reputation.py too, and the tests play one against the
 ///         other. Every loop is over at most MAX_NODES nodes, whose number the opener or a deposit bounds.
 contract FederatedRounds {
@@ -23,7 +24,8 @@ contract FederatedRounds {
         Ended
     }
 
-    /// @dev Percentages are of the median reputation; `strong*` and `asymmetry` are grades. One slot.
+    /// @dev Percentages are of the median reputation; `strong*` and `asymmetry` are grades. One slot. The last two are
+    ///      of an asynchronous task: how long a round takes submissions, and how many have to reveal for its scores to act.
     struct Rules {
         uint32 submitSeconds;
         uint32 commitSeconds;
@@ -39,6 +41,8 @@ contract FederatedRounds {
         uint8 keep;
         uint8 lowInARow;
         uint8 hardInARow;
+        uint32 windowSeconds; // 0: the task is synchronous
+        uint8 quorum;
     }
 
     struct Terms {
@@ -78,13 +82,17 @@ contract FederatedRounds {
         uint256 active;
         uint256 submitted;
         uint256 revealed;
-        uint256 known; // who was scored before; in the first settlement, everybody
+        uint256 pairs; // who submitted and revealed: only they both give grades and get them
+        uint256 known; // who was scored before; while nobody was, everybody
         Node[] nodes;
         uint256[] weights;
         bytes scores;
         bytes asymmetry;
         bool early;
+        bool enough; // revealed for scores to act
         bool strong;
+        uint256 judged;
+        uint256 missed; // who is judged as 0: it was absent (in a synchronous task), or committed and hid its grades
         uint256 low;
         uint256 flagged;
         uint256 out;
@@ -127,6 +135,7 @@ contract FederatedRounds {
     event Concluded(uint256 indexed node, bytes32 model, bytes32 report);
     event TaskEnded(bool abandoned);
     event Withdrawn(address indexed account, uint256 amount);
+    event Announced(uint256 indexed node, bytes32 indexed topic, bytes32 digest, uint8 codec);
 
     /*//////////////////////////////////////////////////////////////
                                  ERRORS
@@ -154,6 +163,7 @@ contract FederatedRounds {
     error WrongReveal(uint32 round, uint256 node);
     error BadGradesLength(uint256 given, uint256 want);
     error BadGrade(uint256 node, uint8 grade);
+    error OnlySynchronous();
     error BadTarget(uint32 target, uint32 base);
     error AlreadyVoted(uint32 target, uint256 node);
     error AlreadyConcluded(uint256 node);
@@ -188,6 +198,9 @@ contract FederatedRounds {
     /// @notice Whether any account may register (with the deposit), or those of the allow-list only.
     bool public immutable open;
 
+    /// @dev `windowSeconds` of the rules, which a synchronous task then pays nothing for.
+    uint256 internal immutable _window;
+
     /// @notice Block and time that the task was opened at: the log begins here.
     uint256 public immutable openedBlock;
     uint256 public immutable openedTime;
@@ -210,6 +223,11 @@ contract FederatedRounds {
     uint256 internal _submitted;
     uint256 internal _committed;
     uint256 internal _revealed;
+
+    /// @dev Of an asynchronous task: the last round whose phase of submissions was ended by one of them, and when. The
+    ///      round stands with it so that nothing has to be emptied for the next one.
+    uint32 internal _endedRound;
+    uint64 internal _endedAt;
 
     Node[MAX_NODES] internal _nodes;
 
@@ -246,7 +264,7 @@ contract FederatedRounds {
         if (
             r.submitSeconds == 0 || r.commitSeconds == 0 || r.revealSeconds == 0 || r.setupSeconds == 0
                 || r.lowInARow == 0 || r.hardInARow == 0 || r.keep > 100 || r.warn > 100 || r.lowEarly > 100
-                || r.lowLate > 100
+                || r.lowLate > 100 || r.windowSeconds > r.submitSeconds || (r.windowSeconds != 0 && r.quorum == 0)
         ) revert BadRules();
         configDigest = terms.configDigest;
         maxRounds = terms.maxRounds;
@@ -255,6 +273,7 @@ contract FederatedRounds {
         pool = msg.value;
         opener = msg.sender;
         open = n == 0;
+        _window = r.windowSeconds;
         openedBlock = block.number;
         openedTime = block.timestamp;
         _rules = r;
@@ -316,6 +335,17 @@ contract FederatedRounds {
         }
     }
 
+    /// @notice Say where content is that others wait for, at any time: nothing is stored, whoever needs it reads the log.
+    /// @param topic  What it is of; a node's first announcement of a topic is the one that counts.
+    /// @param digest SHA-256 of the content's root block.
+    /// @param codec  Codec of its CIDv1.
+    function announce(bytes32 topic, bytes32 digest, uint8 codec) external {
+        uint256 node = _registeredNode();
+        if (topic == 0 || digest == 0) revert EmptyDigest();
+        if (codec != CODEC_RAW && codec != CODEC_DAG_PB) revert UnknownCodec(codec);
+        emit Announced(node, topic, digest, codec);
+    }
+
     /*//////////////////////////////////////////////////////////////
                                  ROUNDS
     //////////////////////////////////////////////////////////////*/
@@ -340,18 +370,24 @@ contract FederatedRounds {
         _require(round, Phase.Submit);
         if (digest == 0 || signature == 0) revert EmptyDigest();
         if (codec != CODEC_RAW && codec != CODEC_DAG_PB) revert UnknownCodec(codec);
-        _submitted = submitted | (1 << node);
+        submitted |= 1 << node;
+        _submitted = submitted;
+        if (_window != 0 && (submitted == _active | EMPTY || block.timestamp >= _state.openedAt + _window)) {
+            _endedRound = round;
+            _endedAt = uint64(block.timestamp);
+        }
         emit ModelSubmitted(round, node, digest, codec, metrics, resources, signature);
     }
 
-    /// @notice Bind this node to its grades of the open round without showing them, so that nobody can copy them.
+    /// @notice Bind this node to its grades of the open round without showing them, so that nobody can copy them. In a
+    ///         synchronous task only who submitted may grade; in an asynchronous one every active node.
     /// @param commitment keccak256 of contract address, round (4 bytes), node (1), salt (32) and grades, concatenated.
     function commit(uint32 round, bytes32 commitment) external {
         uint256 node = _activeNode();
         uint256 committed = _committed;
         if (_has(committed, node) && round == _openRound(_state)) revert AlreadyCommitted(round, node);
         _require(round, Phase.Commit);
-        if (!_has(_submitted, node)) revert NotSubmitted(round, node);
+        if (!_has(_submitted, node) && _window == 0) revert NotSubmitted(round, node);
         if (commitment == 0) revert EmptyDigest();
         _committed = committed | (1 << node);
         _slips[node][0] = commitment;
@@ -427,8 +463,10 @@ contract FederatedRounds {
     /// @notice Vote to go on from the models of an earlier round `target` (0: the common start). With two thirds of the
     ///         reputation of the active nodes the rounds after it count no more. The open round is void, and its number
     ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes. What
-    ///         was earned in those rounds stays earned: the grades were given for work that was done.
+    ///         was earned in those rounds stays earned: the grades were given for work that was done. In an asynchronous
+    ///         task models name the state that they started from, and there is nothing to go back to.
     function rollback(uint32 target) external {
+        if (_window != 0) revert OnlySynchronous();
         uint256 node = _registeredNode();
         if (_has(_excluded, node)) revert NotActive(node);
         State memory s = _state;
@@ -532,7 +570,12 @@ contract FederatedRounds {
 
     /// @notice What the open round takes now.
     function phase() public view returns (Phase) {
-        return _phase(_state);
+        return _phase(_state, block.timestamp);
+    }
+
+    /// @notice What the open round will take at a time, if nobody does anything until then.
+    function phaseAt(uint256 time) external view returns (Phase) {
+        return _phase(_state, time);
     }
 
     /// @notice The open round, 0 where there is none.
@@ -600,7 +643,7 @@ contract FederatedRounds {
 
     function _require(uint32 round, Phase wanted) internal view {
         State memory s = _state;
-        Phase now_ = _phase(s);
+        Phase now_ = _phase(s, block.timestamp);
         if (round != _openRound(s) || now_ != wanted) revert WrongPhase(round, _openRound(s), now_);
     }
 
@@ -608,19 +651,25 @@ contract FederatedRounds {
         return s.openedAt == 0 ? 0 : s.closed + 1;
     }
 
-    /// @dev A phase ends when everybody is done, or when its time is over.
-    function _phase(State memory s) internal view returns (Phase) {
+    /// @dev A phase ends when everybody is done, or when its time is over. In an asynchronous task submissions end with
+    ///      the window where one was there by then, else with the first one, and the time for grades counts from that.
+    function _phase(State memory s, uint256 time) internal view returns (Phase) {
         if (s.ended) return Phase.Ended;
         if (s.openedAt == 0) return Phase.Setup;
-        Rules memory r = _rules;
+        Rules storage r = _rules;
         uint256 until = uint256(s.openedAt) + r.submitSeconds;
         uint256 submitted = _submitted;
-        if (submitted != _active | EMPTY && block.timestamp < until) return Phase.Submit;
+        if (_window == 0 || submitted == EMPTY) {
+            if (submitted != _active | EMPTY && time < until) return Phase.Submit;
+        } else {
+            until = _endedRound == s.closed + 1 ? _endedAt : s.openedAt + _window;
+            if (time < until) return Phase.Submit;
+        }
         until += r.commitSeconds;
         uint256 committed = _committed;
-        if (committed != submitted && block.timestamp < until) return Phase.Commit;
+        if (committed & submitted != submitted && time < until) return Phase.Commit;
         until += r.revealSeconds;
-        if (_revealed != committed && block.timestamp < until) return Phase.Reveal;
+        if (_revealed != committed && time < until) return Phase.Reveal;
         return Phase.Settle;
     }
 
@@ -675,14 +724,21 @@ contract FederatedRounds {
         sheet.active = _active;
         sheet.submitted = _submitted & ~EMPTY;
         sheet.revealed = _revealed & ~EMPTY;
+        sheet.pairs = sheet.submitted & sheet.revealed;
         sheet.early = s.settlements < _rules.early;
         sheet.nodes = new Node[](n);
         sheet.weights = new uint256[](n);
         for (uint256 i; i < n; ++i) {
             sheet.nodes[i] = _nodes[i];
             // Newcomers have no say yet: neither a weight nor a part in what is usual.
-            if (s.settlements == 0 || sheet.nodes[i].scored) sheet.known |= 1 << i;
-            sheet.weights[i] = s.settlements == 0 ? 1 : sheet.nodes[i].reputation;
+            if (sheet.nodes[i].scored) sheet.known |= 1 << i;
+            sheet.weights[i] = sheet.nodes[i].reputation;
+        }
+        if (sheet.known == 0) {
+            // While all are newcomers they have the same say.
+            sheet.known = (1 << n) - 1;
+            uint256[] memory weights = sheet.weights;
+            for (uint256 i; i < n; ++i) weights[i] = 1;
         }
         // Rounded up to whole words, so that pages can be copied; the events cut them to n.
         sheet.scores = new bytes(32 * ((n + 31) / 32));
@@ -724,7 +780,7 @@ contract FederatedRounds {
     }
 
     function _skew(Sheet memory sheet, bytes32[] memory column, uint256 i) internal view returns (uint8) {
-        if (!_has(sheet.revealed, i)) return NONE;
+        if (!_has(sheet.pairs, i)) return NONE;
         uint256 shift = 8 * (31 - (i % 32));
         uint256[] memory apart = new uint256[](column.length);
         uint256 row;
@@ -736,7 +792,7 @@ contract FederatedRounds {
                 apart[j] = given > got ? given - got : got - given;
             }
         }
-        return _median(apart, sheet.weights, sheet.revealed & ~(1 << i), sheet.known, 0);
+        return _median(apart, sheet.weights, sheet.pairs & ~(1 << i), sheet.known, 0);
     }
 
     /// @dev The smallest value at or below which lies half of the weight of the set or more; with `over` = 1 more than
@@ -778,6 +834,7 @@ contract FederatedRounds {
     function _finish(uint32 round, State memory s, Sheet memory sheet) internal {
         Rules memory r = _rules;
         uint256 n = sheet.n;
+        _decide(sheet, r);
         {
             uint256[] memory scores = new uint256[](n);
             uint256[] memory same = new uint256[](n); // no weights: all weigh the same
@@ -787,10 +844,10 @@ contract FederatedRounds {
                 if (scores[j] != NONE) scored |= 1 << j;
             }
             uint8 middle = _median(scores, same, scored & sheet.known, sheet.known, 0);
-            sheet.strong = middle != NONE && middle >= (sheet.early ? r.strongEarly : r.strongLate);
+            sheet.strong = sheet.enough && middle != NONE && middle >= (sheet.early ? r.strongEarly : r.strongLate);
         }
         for (uint256 i; i < n; ++i) {
-            if (_has(sheet.active, i)) _judge(sheet, r, i);
+            if (_has(sheet.judged, i)) _judge(sheet, r, i);
         }
         uint256 median = _medianReputation(sheet, sheet.active & sheet.known);
         uint256 bound = (sheet.early ? r.lowEarly : r.lowLate) * median;
@@ -799,16 +856,16 @@ contract FederatedRounds {
             if (!_has(sheet.active, i) || !node.scored) continue;
             uint256 share = 100 * uint256(node.reputation);
             bool low = share < bound;
-            bool flagged = uint8(sheet.scores[i]) == 0 || share < r.warn * median;
+            bool flagged = (sheet.enough && uint8(sheet.scores[i]) == 0) || share < r.warn * median;
             if (low) sheet.low |= 1 << i;
             if (flagged) sheet.flagged |= 1 << i;
-            if (sheet.strong) node.low = low ? _next(node.low) : 0;
+            if (sheet.strong && _has(sheet.judged, i)) node.low = low ? _next(node.low) : 0;
             if (node.low >= r.lowInARow || node.hard >= r.hardInARow) {
                 sheet.out |= 1 << i;
                 s.credits -= node.credits;
                 node.credits = 0;
                 node.reputation = 0;
-            } else if (!flagged && _has(sheet.revealed, i)) {
+            } else if (!flagged && sheet.enough && _has(sheet.pairs, i)) {
                 node.credits += node.reputation;
                 s.credits += node.reputation;
             }
@@ -836,12 +893,28 @@ contract FederatedRounds {
         _openNext(s);
     }
 
+    /// @dev Whose conduct the settlement judges. In a synchronous task everybody's; in an asynchronous one that of who
+    ///      submitted, if enough have graded, and in any case of who hid its grades once others could be seen.
+    function _decide(Sheet memory sheet, Rules memory r) internal view {
+        if (_window == 0) {
+            sheet.enough = true;
+            sheet.judged = sheet.active;
+            sheet.missed = sheet.active & ~sheet.pairs;
+            return;
+        }
+        uint256 want = _count(sheet.active);
+        if (r.quorum < want) want = r.quorum;
+        sheet.enough = _count(sheet.revealed) >= want;
+        sheet.missed = _committed & ~EMPTY & ~sheet.revealed;
+        sheet.judged = sheet.enough ? sheet.submitted | sheet.missed : sheet.missed;
+    }
+
     /// @dev A node's reputation and hard faults; see contracts/reputation.py for the rule.
     function _judge(Sheet memory sheet, Rules memory r, uint256 i) internal pure {
         Node memory node = sheet.nodes[i];
-        uint8 score = uint8(sheet.scores[i]);
+        uint8 score = sheet.enough ? uint8(sheet.scores[i]) : NONE;
         uint8 skew = uint8(sheet.asymmetry[i]);
-        bool missed = !_has(sheet.submitted, i) || !_has(sheet.revealed, i);
+        bool missed = _has(sheet.missed, i);
         uint256 value = missed ? 0 : score; // NONE: nobody graded it
         if (sheet.strong && skew != NONE && skew > r.asymmetry) value = 0;
         if (value != NONE) {

@@ -6,6 +6,7 @@ How a transaction gets to a node and stays there is told in contracts/sending.py
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,11 @@ __all__ = ["Chain", "SendPolicy", "connect", "redact"]
 NOBODY = "0x0000000000000000000000000000000000000000"
 RUN_GAS = 10_000_000
 """Gas that an account is funded for where the caller does not say."""
+MINED = 256
 LOG_BLOCKS = 5_000
 """Blocks asked for in one search of the log; halved where a node refuses."""
+SETTLED_BLOCKS = 64
+"""So many blocks below the head no reorganisation reaches: what was read of them is kept."""
 TRANSFER_GAS = 21_000
 """What a transfer of money uses."""
 CALL_FIELDS = ("to", "data", "gas", "value")
@@ -84,6 +88,7 @@ class Chain:
         where: File or URL; a URL may hold a key, so that it is shown only through `redact`.
         chain_id: EIP-155 id.
         gas_used: Gas of all transactions sent through this object.
+        mined: Their hashes, those of the last MINED of them: what a node must be able to show again.
         sender: How transactions get to a node; what it had to replace or send again.
     """
 
@@ -100,8 +105,10 @@ class Chain:
         self.kind = kind
         self.chain_id = chain_id
         self.gas_used = 0
+        self.mined: deque[str] = deque(maxlen=MINED)
         self.where = where
         self.sender = Sender(self, policy or SendPolicy())
+        self._times: dict[int, int] = {}  # of old blocks
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +143,31 @@ class Chain:
                 return bytes(self.w3.eth.get_block(number)["hash"])
             except BlockNotFound:
                 return b""
+
+    def block_time(self, number: int) -> int:
+        """The time of a block that is there, in seconds since 1970."""
+        if number in self._times:
+            return self._times[number]
+        with translated(self.where):
+            found = int(self.w3.eth.get_block(number)["timestamp"])
+        if number + SETTLED_BLOCKS <= self.head_number():
+            self._times[number] = found
+        return found
+
+    def time(self) -> int:
+        """The chain's time, in seconds since 1970: that of a block mined now, or of the last one."""
+        now = self.pending_time()
+        return self.block_time(self.head_number()) if now is None else now
+
+    def pending_time(self) -> int | None:
+        """The time of a block that would be mined now; None where views are told it, or the node does not know."""
+        try:
+            with translated(self.where):
+                return int(self.w3.eth.get_block("pending")["timestamp"])
+        except LedgerUnreachable:
+            raise
+        except LedgerError:
+            return None  # not every node makes up a block that is not there yet
 
     def code(self, address: str) -> bytes:
         """The code at an address, empty where there is no contract."""
@@ -202,7 +234,7 @@ class Chain:
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
-    def send(self, account: LocalAccount, call: Any, *, value: int = 0) -> Receipt:
+    def send(self, account: LocalAccount, call: Any, *, value: int = 0, number: int | None = None) -> Receipt:
         """Sign a contract call (or deployment) with `account`, send it, and wait until it is mined.
 
         What the contract refuses is not mined and costs nothing: a node is asked to try it out first.
@@ -211,10 +243,11 @@ class Chain:
             account: Who signs and pays.
             call: A function or constructor with its arguments.
             value: Wei that go with it.
+            number: The transaction's (nonce), where something rests on it; None for the next one.
 
         Raises:
             ContractRevert: the contract refused.
-            AccountInUse: another process sent with the account.
+            AccountInUse: another process sent with the account, or `number` is not the next one.
             LedgerUnreachable: the node does not answer.
             LedgerError: not mined in time, or no money.
         """
@@ -229,12 +262,23 @@ class Chain:
         message = {key: built[key] for key in ("to", "data", "value") if built.get(key)}
         with translated(self.where, abi):
             gas = self._gas_for({**message, "from": account.address})
-        return self._transact(account, {"value": 0, **message, "gas": gas}, abi)
+        numbered = {} if number is None else {"nonce": number}
+        return self._transact(account, {"value": 0, **message, "gas": gas, **numbered}, abi)
 
     def _gas_for(self, message: Mapping[str, Any]) -> int:
         """The gas limit to send a call with; raises where the contract refuses it."""
+        from web3.exceptions import ContractLogicError
+
+        try:
+            needed = self.w3.eth.estimate_gas(message)
+        except ContractLogicError as refused:
+            # At the time of the last block; what waits for a deadline may be due in the one that is mined next.
+            try:
+                needed = self.w3.eth.estimate_gas(message, "pending")
+            except Exception:
+                raise refused from None
         # A margin, for others may move the contract's state before this is mined.
-        return int(self.w3.eth.estimate_gas(message) * 1.25) + 60_000
+        return int(needed * 1.25) + 60_000
 
     def wait_for_pending(self, address: str) -> None:
         """Wait until everything that an account sent is mined: what a killed process sent may be under way."""
@@ -290,6 +334,7 @@ class Chain:
     def _transact(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
         receipt = self._deliver(account, fields, abi)
         self.gas_used += receipt.gas_used
+        self.mined.append(receipt.tx)
         return receipt
 
     def _deliver(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:

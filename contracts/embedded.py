@@ -155,6 +155,11 @@ class EmbeddedChain(pyevm.PyEVMBackend):
         number: int = self.chain.header.block_number - 1
         return number
 
+    def block_time(self, number: int) -> int:
+        """The timestamp of a block."""
+        found: int = self.chain.get_canonical_block_header_by_number(number).timestamp
+        return found
+
     def base_fee(self) -> int:
         """Wei per gas that the next block takes."""
         fee: int = self.chain.header.base_fee_per_gas

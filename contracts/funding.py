@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from contracts.chain import TRANSFER_GAS, Chain
 from contracts.errors import LedgerError
+from contracts.outgoing import price_of
 from contracts.rpc_errors import redact, translated
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def fund(chain: Chain, addresses: Sequence[str], funder_key: str | None, *, gas_
         LedgerError: there is no key, or too little money behind it.
     """
     fees = chain.fees()
-    price = fees.get("maxFeePerGas", fees.get("gasPrice", 0))
+    price = price_of(fees)
     need = price * gas_each
     missing = {address: need - held for address in addresses if (held := chain.balance(address)) < need}
     if not missing:
@@ -44,6 +45,34 @@ def fund(chain: Chain, addresses: Sequence[str], funder_key: str | None, *, gas_
     return sum(missing.values())
 
 
+def wei_of(chain: Chain, gas: int) -> int:
+    """The wei that gas may cost now, at most."""
+    return price_of(chain.fees()) * gas
+
+
+def check_money(chain: Chain, address: str, *, gas: int, value: int = 0, what: str) -> int:
+    """See that an account can pay for a transaction before anything is sent; the wei that it takes at most.
+
+    Args:
+        chain: Where.
+        address: Who pays.
+        gas: The limit that the transaction is sent with.
+        value: Wei that go with it.
+        what: What is paid for, for the error ("opening the task").
+
+    Raises:
+        LedgerError: it holds less; says how much is missing.
+    """
+    need = value + wei_of(chain, gas)
+    held = chain.balance(address)
+    if held < need:
+        raise LedgerError(
+            f"account {address} holds {ether(held)}, and {what} takes up to {ether(need)}.",
+            f"Send it {ether(need - held)} ({need - held} wei) on chain {chain.chain_id}, then try again.",
+        )
+    return need
+
+
 def _funder(key: str) -> LocalAccount:
     from eth_account import Account
 
@@ -59,7 +88,7 @@ def _pay_with_key(chain: Chain, key: str, missing: Mapping[str, int], total: int
     held = chain.balance(funder.address)
     if held < total:
         raise LedgerError(
-            f"account {funder.address} of QRUN_CHAIN_KEY holds {_ether(held)}, and the run needs {_ether(total)}.",
+            f"account {funder.address} of QRUN_CHAIN_KEY holds {ether(held)}, and the run needs {ether(total)}.",
             "Send it the rest, or run fewer nodes or rounds.",
         )
     for address, amount in missing.items():
@@ -72,12 +101,13 @@ def _pay_from_node(chain: Chain, missing: Mapping[str, int], total: int) -> None
     rich = next((account for account in accounts if chain.balance(account) >= total), None)
     if rich is None:
         raise LedgerError(
-            f"the run's accounts need {_ether(total)} on {redact(chain.where)}, and the node has none to pay it from.",
+            f"the run's accounts need {ether(total)} on {redact(chain.where)}, and the node has none to pay it from.",
             "Put the private key of a funded account into QRUN_CHAIN_KEY.",
         )
     for address, amount in missing.items():
         chain.transfer_from_node(rich, address, amount)
 
 
-def _ether(wei: int) -> str:
-    return f"{wei / 10**18:.6g} ether"
+def ether(wei: int) -> str:
+    """An amount of wei, for people."""
+    return f"{wei} wei" if 0 < wei < 10**9 else f"{wei / 10**18:.6g} ether"

@@ -34,6 +34,7 @@ MAX_BYTES = 8192
 _SECTION = "qrun"
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Of secp256k1; a key is below it."""
+_COPY = "Take the copy that you kept of it."
 _OPENS_NOT = "is the password wrong, or the file damaged?"
 
 
@@ -69,6 +70,21 @@ class NodeSecrets:
         return str(Account.from_key(self.chain).address)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a keystore says of itself without its password. Nobody has checked it.
+
+    Attributes:
+        address: Of its account, EIP-55.
+        of_node: Whether it holds a node's other keys, too ...
+        signing: ... and among them one of ML-DSA-65.
+    """
+
+    address: str
+    of_node: bool
+    signing: bool
+
+
 def new_secrets(*, signing: bool = False) -> NodeSecrets:
     """Fresh secrets from the operating system; with the seed of an ML-DSA-65 key where `signing`."""
     chain = (1 + random.randbelow(_ORDER - 1)).to_bytes(32, "big")
@@ -88,8 +104,7 @@ def create_keystore(path: Path, kept: NodeSecrets, password: str, *, work_factor
         LedgerError: there is a file already, it cannot be written, or the password is empty.
     """
     _check_password(password)
-    if path.exists() or path.is_symlink():
-        raise LedgerError(f"{path} exists.", "A keystore is never written over: choose another name.")
+    check_new(path)
     from eth_account import Account
 
     body: dict[str, Any] = dict(Account.encrypt(kept.chain, password, kdf="scrypt", iterations=work_factor))
@@ -109,6 +124,41 @@ def create_keystore(path: Path, kept: NodeSecrets, password: str, *, work_factor
     write_private(path, json.dumps(body, indent=1).encode() + b"\n")
 
 
+def check_new(path: Path) -> None:
+    """See that a keystore may be written there.
+
+    Raises:
+        LedgerError: there is a file already.
+    """
+    if path.exists() or path.is_symlink():
+        raise LedgerError(f"{path} exists.", "A keystore is never written over: choose another name.")
+
+
+def read_told(path: Path) -> Told:
+    """What a keystore, a node's or any Ethereum tool's, says of itself without its password.
+
+    Raises:
+        LedgerError: there is none; it is a link, too large, open to others, or damaged.
+    """
+    from eth_utils.address import to_checksum_address
+
+    body = _parse(path, read_private(path, max_bytes=MAX_BYTES, what="a keystore"), whole=False)
+    section = body.get(_SECTION)
+    signing = section is not None and len(bytes.fromhex(section["ciphertext"])) > 32 + 16
+    return Told(str(to_checksum_address("0x" + body["address"].lower())), section is not None, signing)
+
+
+def load_account(path: Path, password: str) -> bytes:
+    """The key of the account in an Ethereum keystore, of whatever tool; a node's other keys are not needed.
+
+    Raises:
+        LedgerError: as `load_keystore`.
+    """
+    _check_password(password)
+    body = _parse(path, read_private(path, max_bytes=MAX_BYTES, what="a keystore"), whole=False)
+    return _load_account(path, body, password)
+
+
 def load_keystore(path: Path, password: str) -> NodeSecrets:
     """A node's secrets from its file.
 
@@ -118,15 +168,18 @@ def load_keystore(path: Path, password: str) -> NodeSecrets:
     """
     _check_password(password)
     body = _parse(path, read_private(path, max_bytes=MAX_BYTES, what="a keystore"))
-    chain = _open_account(path, body, password)
-    section = body[_SECTION]
-    address = _address_of(chain)
-    if body["address"].lower() != address[2:].lower():
-        raise LedgerError(f"the keystore {path} is damaged: it is not the account that it names.")
-    opened = _open_section(section, password, address)
+    chain = _load_account(path, body, password)
+    opened = _open_section(body[_SECTION], password, _address_of(chain))
     if opened is None or len(opened) not in (32, 64):
         raise LedgerError(f"the keystore {path} is damaged: what it keeps beside the account does not open.")
     return NodeSecrets(chain, opened[:32], opened[32:] or None)
+
+
+def _load_account(path: Path, body: dict[str, Any], password: str) -> bytes:
+    chain = _open_account(path, body, password)
+    if body["address"].lower() != _address_of(chain)[2:].lower():
+        raise LedgerError(f"the keystore {path} is damaged: it is not the account that it names.")
+    return chain
 
 
 def _check_password(password: str) -> None:
@@ -190,19 +243,26 @@ def _address_of(key: bytes) -> str:
 class _NotSo(Exception):
     """The file has not the form of a keystore; the text says where. No part of the file is in it."""
 
+    def __init__(self, why: str, hint: str = _COPY) -> None:
+        super().__init__(why)
+        self.hint = hint
 
-def _parse(path: Path, data: bytes) -> dict[str, Any]:
-    """The file's JSON, every field that is computed with of its type, length and bound."""
-    why = ""
+
+def _parse(path: Path, data: bytes, *, whole: bool = True) -> dict[str, Any]:
+    """The file's JSON, every field that is computed with of its type, length and bound; `whole`: a node's part too."""
+    why = hint = ""
     try:
         body = json.loads(data, object_pairs_hook=_once)
-        _check(body)
+        _check_account(body)
+        if whole or _SECTION in body:
+            _check_section(body)
         return dict(body)
     except _NotSo as problem:
-        why = str(problem)
+        why, hint = str(problem), problem.hint
     except (ValueError, RecursionError):
-        why = "it is no JSON"
-    raise LedgerError(f"{path} is no keystore of a node, or damaged: {why}.", "Take the copy that you kept of it.")
+        why, hint = "it is no JSON", _COPY
+    what = "of a node" if whole else "of an account"
+    raise LedgerError(f"{path} is no keystore {what}, or damaged: {why}.", hint)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -212,7 +272,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _check(body: Any) -> None:
+def _check_account(body: Any) -> None:
     _fields(body, "it", {"address", "crypto", "version"}, more=True)
     if type(body["version"]) is not int or body["version"] != 3:
         raise _NotSo("its version is not 3")
@@ -224,8 +284,14 @@ def _check(body: Any) -> None:
     _hex(crypto["cipherparams"]["iv"], "crypto.cipherparams.iv", 16, 16)
     _hex(crypto["ciphertext"], "crypto.ciphertext", 32, 32)
     _hex(crypto["mac"], "crypto.mac", 32, 32)
+
+
+def _check_section(body: dict[str, Any]) -> None:
     if _SECTION not in body:
-        raise _NotSo("it holds an Ethereum account alone, and none of a node's other keys")
+        raise _NotSo(
+            "it holds an Ethereum account alone, and none of a node's other keys",
+            "`qrun key import` makes a node's keystore of it.",
+        )
     section = body[_SECTION]
     _fields(section, _SECTION, {"version", "cipher", "cipherparams", "ciphertext", "kdf", "kdfparams"})
     if type(section["version"]) is not int or section["version"] != 1:

@@ -13,6 +13,7 @@ from web3._utils.normalizers import BASE_RETURN_NORMALIZERS
 
 from contracts.chain import Chain
 from contracts.embedded import CHAIN_ID, EmbeddedChain, open_embedded
+from contracts.errors import LedgerError
 from contracts.records import Receipt
 from contracts.rpc_errors import translated
 
@@ -43,6 +44,15 @@ class LocalChain(Chain):
     def head_number(self) -> int:
         """Number of the last block."""
         return self.embedded.head_number()
+
+    def block_time(self, number: int) -> int:
+        """The time of a block that is there, in seconds since 1970."""
+        with translated(self.where):
+            return self.embedded.block_time(number)
+
+    def pending_time(self) -> int | None:
+        """Views see the time of a block that would be mined now without being told."""
+        return None
 
     def code(self, address: str) -> bytes:
         """The code at an address, empty where there is no contract."""
@@ -103,7 +113,10 @@ class LocalChain(Chain):
         return []
 
     def _deliver(self, account: LocalAccount, fields: Mapping[str, Any], abi: Sequence[Mapping[str, Any]]) -> Receipt:
-        whole = {**fields, **self.fees(), "nonce": self.nonce(account.address), "chainId": self.chain_id}
+        nonce = self.nonce(account.address)
+        if fields.get("nonce", nonce) != nonce:
+            raise LedgerError(f"transaction {fields['nonce']} of {account.address} is not its next one ({nonce}).")
+        whole = {**fields, **self.fees(), "nonce": nonce, "chainId": self.chain_id}
         signed = account.sign_transaction(whole)
         with translated(self.where, abi):
             return self.embedded.transact(bytes(signed.raw_transaction))

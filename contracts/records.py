@@ -87,6 +87,24 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Announcement:
+    """Where a node says that content is which others wait for.
+
+    Attributes:
+        topic: What it is of, 32 bytes.
+        cid: Of the content.
+        tx: The transaction that carried it.
+        block: Its block.
+    """
+
+    node: int
+    topic: bytes
+    cid: str
+    tx: str
+    block: int
+
+
+@dataclass(frozen=True)
 class NodeRecord:
     """A registered node.
 

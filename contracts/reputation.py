@@ -3,21 +3,30 @@
 The contract and this function are two writings of one rule; a state machine in the tests plays both. Whoever verifies
 a task recomputes every reputation with it, and the attack table is played on it.
 
-With g_ij the grade that i gave j, and w_i the reputation of i before (1 for all in a task's first settlement; a node
+With g_ij the grade that i gave j, and w_i the reputation of i before (1 for all while nobody was scored yet; a node
 that was never scored weighs nothing; where nobody who was scored has any, they weigh the same):
 
     score_j = weighted upper median over i of g_ij: more than half of the weight has to agree before it is low
-    asym_i  = weighted lower median over j of |g_ij - g_ji|, over the peers that revealed
-    M0      = lower median of the scores of those who were scored before (in the first settlement: of all);
+    asym_i  = weighted lower median over j of |g_ij - g_ji|, over the peers that submitted and revealed
+    M0      = lower median of the scores of those who were scored before (while nobody was: of all);
               strong: M0 >= strong_early in the first settlements, strong_late after them
     v_i     = score_i, but 0 where i did not submit or did not reveal, and in a strong settlement where
               asym_i > asymmetry
     R_i     = 100 v_i the first time, then (keep R_i + (100 - keep) 100 v_i) / 100, rounded down;
               in a weak settlement only where i is absent, did not reveal, or scored 0
-    M       = lower median of R over the active nodes that were scored before (in the first settlement: now)
+    M       = lower median of R over the active nodes that were scored before (while nobody was: now)
 
 Below warn % of M, or with a score of 0 (a hard fault), a node is flagged; below low_early % (low_late % after the first
 settlements) it is low. `low_in_a_row` strong settlements low, or `hard_in_a_row` scores of 0 in a row, exclude it.
+
+In an asynchronous task (`window_seconds` is not 0) a round is a window: who submits nothing is not judged, and anybody
+may grade. With C who committed and V who revealed:
+
+    enough  = |V| >= min(quorum, number of active nodes); else no score acts, and no settlement is strong
+    missed  = C without V (in a synchronous task: who did not submit, or did not reveal)
+    judged  = missed, and if enough also who submitted (in a synchronous task: all active nodes)
+
+Of who is not judged, reputation and counters stay; credits are earned, if enough, by who submitted and revealed.
 
 With two nodes each is judged by the other alone, so that a hostile one can exclude an honest one; take three.
 """
@@ -38,6 +47,10 @@ class Rules:
     `submit_seconds`, `commit_seconds` and `reveal_seconds` are the lengths of a round's phases, which end earlier where
     everybody is done; `setup_seconds` is how long a task may wait for its first round, and how long after a round's
     last deadline nobody needs to have settled it, before it may be abandoned.
+
+    `window_seconds` and `quorum` are of asynchronous tasks: how long a round takes submissions (longer, up to
+    `submit_seconds`, while there is none), and how many nodes have to reveal for its scores to act. 0 seconds: the task
+    is synchronous, and the quorum means nothing.
     """
 
     submit_seconds: int = 30 * 86_400
@@ -54,6 +67,13 @@ class Rules:
     keep: int = 70
     low_in_a_row: int = 2
     hard_in_a_row: int = 3
+    window_seconds: int = 0
+    quorum: int = 0
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether rounds are windows, which who is slow may leave out."""
+        return self.window_seconds != 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +103,7 @@ class Settlement:
 
     Attributes:
         scores: Median grade; None where there is none (absent, or nobody graded it).
-        asymmetry: None where it did not reveal, or has no peer that did.
+        asymmetry: None where it did not submit and reveal, or has no peer that did.
         strong: Whether the grades agree enough to act on.
         standings: After it.
         low: Who is low now; weighs nothing in the next aggregate.
@@ -135,8 +155,9 @@ def settle(
     active: Collection[int],
     submitted: Collection[int],
     grades: Mapping[int, Mapping[int, int]],
+    committed: Collection[int] | None = None,
 ) -> Settlement:
-    """Settle one round.
+    """Settle one round: the formulas stand above.
 
     Args:
         rules: The task's.
@@ -144,26 +165,32 @@ def settle(
         standings: Of all nodes, before.
         active: Who could take part in the round.
         submitted: Who of them published a model.
-        grades: Grader -> graded -> 0..100, of those who submitted and revealed; each grades all others who submitted.
+        grades: Grader -> graded -> 0..100, of those who revealed (in a synchronous task they have all submitted); each
+            grades all others who submitted.
+        committed: Who committed to grades; None: those who revealed. Means nothing in a synchronous task.
     """
     n = len(standings)
     early = number <= rules.early
-    weight = [1 if number == 1 else s.reputation for s in standings]
+    first = not any(s.scored for s in standings)
+    weight = [1 if first else s.reputation for s in standings]
     scores: list[int | None] = [None] * n
     asymmetry: list[int | None] = [None] * n
-    known = [number == 1 or s.scored for s in standings]
+    known = [first or s.scored for s in standings]
     for j in submitted:
         scores[j] = weighted_median(((row[j], weight[i], known[i]) for i, row in grades.items() if i != j), upper=True)
         if len(active) == 1:
             scores[j] = 100  # a lone node has nobody to grade it
-    for i, row in grades.items():
-        asymmetry[i] = weighted_median((abs(row[j] - grades[j][i]), weight[j], known[j]) for j in grades if j != i)
+    pairs = [i for i in grades if i in submitted]
+    for i in pairs:
+        apart = ((abs(grades[i][j] - grades[j][i]), weight[j], known[j]) for j in pairs if j != i)
+        asymmetry[i] = weighted_median(apart)
     m0 = lower_median(s for i, s in enumerate(scores) if s is not None and known[i])
-    strong = m0 is not None and m0 >= (rules.strong_early if early else rules.strong_late)
+    enough, missed, judged = _judged(rules, active, submitted, grades.keys(), committed)
+    strong = enough and m0 is not None and m0 >= (rules.strong_early if early else rules.strong_late)
     after = list(standings)
-    for i in sorted(active):
-        missed = i not in submitted or i not in grades
-        after[i] = _judge(rules, standings[i], scores[i], asymmetry[i], strong=strong, missed=missed)
+    for i in judged:
+        score = scores[i] if enough else None
+        after[i] = _judge(rules, standings[i], score, asymmetry[i], strong=strong, missed=i in missed)
 
     middle = lower_median(after[i].reputation for i in active if known[i] and after[i].scored) or 0
     low, flagged, excluded = set(), set(), set()
@@ -171,23 +198,38 @@ def settle(
         now = after[i]
         if not now.scored:
             continue
-        hard = scores[i] == 0
+        hard = enough and scores[i] == 0
         is_low = 100 * now.reputation < (rules.low_early if early else rules.low_late) * middle
         if is_low:
             low.add(i)
         if hard or 100 * now.reputation < rules.warn * middle:
             flagged.add(i)
-        streak = now.low if not strong else (min(now.low + 1, 255) if is_low else 0)
+        streak = now.low if not strong or i not in judged else (min(now.low + 1, 255) if is_low else 0)
         now = replace(now, low=streak)
         if streak >= rules.low_in_a_row or now.hard >= rules.hard_in_a_row:
             excluded.add(i)
             now = replace(now, reputation=0, excluded=True, credits=0)
-        elif i in grades and i not in flagged:
+        elif enough and i in pairs and i not in flagged:
             now = replace(now, credits=now.credits + now.reputation)
         after[i] = now
     return Settlement(
         tuple(scores), tuple(asymmetry), strong, tuple(after), frozenset(low), frozenset(flagged), frozenset(excluded)
     )
+
+
+def _judged(
+    rules: Rules,
+    active: Collection[int],
+    submitted: Collection[int],
+    revealed: Collection[int],
+    committed: Collection[int] | None,
+) -> tuple[bool, frozenset[int], frozenset[int]]:
+    """Whether enough have revealed for scores to act, who is judged as 0, and whose conduct is judged at all."""
+    if not rules.asynchronous:
+        return True, frozenset(i for i in active if i not in submitted or i not in revealed), frozenset(active)
+    enough = len(revealed) >= min(rules.quorum, len(active))
+    missed = frozenset(committed or ()) - frozenset(revealed)
+    return enough, missed, missed | frozenset(submitted if enough else ())
 
 
 def _judge(rules: Rules, old: Standing, score: int | None, skew: int | None, *, strong: bool, missed: bool) -> Standing:

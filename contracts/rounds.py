@@ -7,9 +7,10 @@ back and nothing is sent. That is what lets a run that was killed go on without 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from contracts import rlp
 from contracts.build import load_artefact, same_code
 from contracts.chain import Chain
 from contracts.cid import RAW, parse_cid
@@ -32,29 +33,38 @@ class FederatedRounds(TaskLog):
     """One task: what its log says (TaskLog), and what an account can do in it. Made by `deploy` or `attach`."""
 
     @classmethod
-    def deploy(cls, chain: Chain, account: LocalAccount, task: TaskSpec) -> FederatedRounds:
-        """Open a task with an account made for it: its first transaction. If that was done already, attach.
+    def deploy(cls, chain: Chain, account: LocalAccount, task: TaskSpec, *, number: int = 0) -> FederatedRounds:
+        """Open a task with an account's transaction of that number. If that was done already, attach.
+
+        Whoever writes the number down first, and gives it again after a kill, never opens twice: a chain takes one
+        transaction of a number, and its number says where the contract is.
+
+        Args:
+            chain: Where to.
+            account: Who opens and pays.
+            task: What is opened.
+            number: Of the transaction (nonce); by default the first one, of an account made for the task.
 
         Raises:
             ContractRevert: the task cannot be (too many nodes, twice the same, no rounds, impossible rules).
-            LedgerError: the account was used for something else, or for another task.
+            LedgerError: the number was used for something else, or for another task.
         """
         from eth_utils.address import to_checksum_address
 
         chain.wait_for_pending(account.address)
-        address = address_of_first_contract(account.address)
+        address = address_of_contract(account.address, number)
         nodes = [to_checksum_address(node) for node in task.nodes]
         if not chain.code(address):
-            if chain.nonce(account.address):
+            if number == 0 and chain.nonce(account.address):
                 raise LedgerError(f"account {account.address} was used before: a task is opened with a fresh one.")
             artefact = load_artefact()
             factory = chain.w3.eth.contract(abi=artefact["abi"], bytecode=artefact["bytecode"])
             least = task.min_nodes or len(nodes) or 1
             terms = (task.config_digest, task.max_rounds, least, task.deposit, tuple(asdict(task.rules).values()))
             call = factory.constructor(terms, nodes, task.experiment, task.data_source)
-            chain.send(account, call, value=task.pool)
+            chain.send(account, call, value=task.pool, number=number)
         opened = cls.attach(chain, address)
-        if opened.task != TaskSpec(**{**_fields(task), "nodes": tuple(nodes), "min_nodes": opened.task.min_nodes}):
+        if not is_task(opened.task, task):
             digest = opened.task.config_digest.hex()[:16]
             raise LedgerError(f"the contract at {address} is of another task (config {digest}).")
         return opened
@@ -103,6 +113,23 @@ class FederatedRounds(TaskLog):
             self._contract.functions.agreeMap(_word(digest, "a digest")),
             lambda: self._log.find("MapProposed", node=node),
             {"digest": digest},
+        )
+
+    def announce(self, account: LocalAccount, topic: bytes, cid: str) -> Receipt:
+        """Say where content is that others wait for; a node's first announcement of a topic counts."""
+        node = self.index_of(account.address)
+        content = parse_cid(cid).v1
+        word = _word(topic, "a topic")
+
+        def done() -> Entry | None:
+            said = self._log.all("Announced")
+            return next((e for e in said if e.args["node"] == node and e.args["topic"] == word), None)
+
+        return self._once(
+            account,
+            self._contract.functions.announce(word, content.digest, content.codec),
+            done,
+            {"digest": content.digest, "codec": content.codec},
         )
 
     # -- a round ----------------------------------------------------------------------------------------------------
@@ -192,7 +219,16 @@ class FederatedRounds(TaskLog):
         return None
 
     def rollback(self, account: LocalAccount, target: int) -> Receipt:
-        """Vote to go on from the models of an earlier round (0: the common start)."""
+        """Vote to go on from the models of an earlier round (0: the common start).
+
+        Raises:
+            LedgerError: the task is asynchronous, or no round is settled yet.
+        """
+        if self.task.rules.asynchronous:
+            raise LedgerError(
+                f"the task {self.address} is asynchronous: its models name the state that they started from.",
+                "A rollback is for synchronous tasks.",
+            )
         node = self.index_of(account.address)
         closed = self.settled_rounds()
 
@@ -298,13 +334,13 @@ class FederatedRounds(TaskLog):
         return found
 
 
-def address_of_first_contract(account: str) -> str:
-    """Where the contract lands that an account makes with its first transaction: keccak(rlp(account, 0))[12:]."""
+def address_of_contract(account: str, number: int) -> str:
+    """Where the contract is that an account makes with its transaction of that number: keccak(rlp(both))[12:]."""
     from eth_utils.address import to_canonical_address, to_checksum_address
     from eth_utils.crypto import keccak
 
-    # RLP of a list of 22 bytes: a string of 20 bytes, and the number 0.
-    return str(to_checksum_address(keccak(b"\xd6\x94" + to_canonical_address(account) + b"\x80")[12:]))
+    made = keccak(rlp.encode([bytes(to_canonical_address(account)), rlp.number(number)]))[12:]
+    return str(to_checksum_address(made))
 
 
 def gas_budget(nodes: int, rounds: int) -> int:
@@ -313,12 +349,33 @@ def gas_budget(nodes: int, rounds: int) -> int:
     From the gas table (docs/gas.md), with a margin for the estimate of the largest transaction: opening 4.5M + 46k a
     node; a round 50k to submit, 100k + 1k a node to grade, and its settlement, 147k + 18k a node + 1.4k a pair.
     """
-    settlement = 200_000 + 24_000 * nodes + 1_800 * nodes**2
-    return 5_500_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settlement)
+    return 5_500_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settling_gas(nodes))
 
 
-def _fields(task: TaskSpec) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in TaskSpec.__dataclass_fields__}
+def settling_gas(nodes: int) -> int:
+    """Gas that the settlement of a round takes at most, in all its pages."""
+    return 200_000 + 24_000 * nodes + 1_800 * nodes**2
+
+
+REGISTER_GAS = 300_000
+"""What a node asks for to register, with the margin of the estimate."""
+
+
+def opening_gas(nodes: int) -> int:
+    """Gas that an account must be able to pay for to open a task: the limit that it is sent with, margin included."""
+    return gas_budget(nodes, 0) + 1_000_000
+
+
+def taking_part_gas(nodes: int, rounds: int) -> int:
+    """Gas that a node needs at most from registering to withdrawing, though it settled every round itself."""
+    return gas_budget(nodes, rounds) - gas_budget(nodes, 0) + 1_000_000
+
+
+def is_task(opened: TaskSpec, task: TaskSpec) -> bool:
+    """Whether what was opened is this task: spelling of addresses and a default left open make no difference."""
+    nodes = [node.lower() for node in task.nodes] == [node.lower() for node in opened.nodes]
+    least = task.min_nodes in (0, opened.min_nodes)
+    return nodes and least and opened == replace(task, nodes=opened.nodes, min_nodes=opened.min_nodes)
 
 
 def _digest(value: bytes | str, what: str) -> bytes:

@@ -68,6 +68,12 @@ class Sender:
             mine = self._accounts.setdefault(account.address, threading.Lock())
         with mine:
             nonce = self._next_nonce(account.address)
+            if fields.get("nonce", nonce) != nonce:
+                raise AccountInUse(
+                    f"account {account.address} has sent another transaction: the next one is number {nonce}, and "
+                    f"this one was to be number {fields['nonce']}.",
+                    "One process, one key: end the other one, then try again.",
+                )
             whole = {**fields, "nonce": nonce, "chainId": self._chain.chain_id}
             out = Outgoing(account, nonce, whole, abi)
             out.sign(self._chain.fees())

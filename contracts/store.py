@@ -17,6 +17,9 @@ from contracts.errors import ContentError, LedgerError
 _PREFIX = "block-"
 """Of temporary files, so that what is tidied up is nobody else's."""
 
+_TRIES = 3
+"""To write a block that another process tidies away."""
+
 ANY_SIZE = 1 << 30
 """More than any file that is stored here, and still a bound for who asks about a hostile CID."""
 
@@ -148,19 +151,29 @@ class BlockStore:
                 _flush_folder(self.folder)
             elif _has(path, block):
                 return
-            descriptor, temporary = tempfile.mkstemp(dir=self._temporary, prefix=_PREFIX)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(block)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except OSError:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            for attempt in range(_TRIES):
+                try:
+                    self._write(path, block)
+                    break
+                except FileNotFoundError:
+                    # Another process has just opened the store, and took the file for one that a killed one had left.
+                    if attempt == _TRIES - 1:
+                        raise
             _flush_folder(path.parent)
         except OSError as error:
             raise _write_error(error, self.folder) from None
+
+    def _write(self, path: Path, block: bytes) -> None:
+        descriptor, temporary = tempfile.mkstemp(dir=self._temporary, prefix=_PREFIX)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
     def _path(self, cid: Cid) -> Path:
         name = str(cid.v1)

@@ -11,7 +11,7 @@ from contracts.errors import LedgerError
 from contracts.event_log import Entry, EventLog
 from contracts.metrics import unpack_metrics
 from contracts.packing import members, unpack_resources
-from contracts.records import NodeRecord, Phase, SettlementRecord, Submission, TaskSpec
+from contracts.records import Announcement, NodeRecord, Phase, SettlementRecord, Submission, TaskSpec
 from contracts.reputation import Rules
 
 NO_GRADE = 255
@@ -78,6 +78,10 @@ class TaskLog:
         """X25519 public keys of the nodes that have registered, by node index."""
         return {int(e.args["node"]): bytes(e.args["exchangeKey"]) for e in self._log.all("NodeRegistered")}
 
+    def opener(self) -> str:
+        """Who opened the task."""
+        return str(self._view("opener"))
+
     def map_digest(self) -> bytes | None:
         """SHA-256 of the agreed feature map; None until more than two thirds stated the same."""
         digest = bytes(self._view("mapDigest"))
@@ -90,8 +94,14 @@ class TaskLog:
     # -- where it is ------------------------------------------------------------------------------------------------
 
     def phase(self) -> Phase:
-        """What the open round takes now."""
-        return Phase(int(self._view("phase")))
+        """What the open round takes now.
+
+        A node that mines only what is sent shows the time of its last block, at which no deadline would ever pass: the
+        contract is asked about the time of a block mined now. Its state is that of the last block all the same: what is
+        not mined yet may never be, and whoever graded by it would be held to grades that cannot be revealed.
+        """
+        time = self.chain.pending_time()
+        return Phase(int(self._view("phase") if time is None else self._view("phaseAt", time)))
 
     def open_round(self) -> int:
         """The round that is open; 0 before the first and after the last."""
@@ -194,6 +204,20 @@ class TaskLog:
                 found[int(entry.args["node"])] = entry
         return found
 
+    # -- announcements ----------------------------------------------------------------------------------------------
+
+    def announcements(self, topic: bytes) -> dict[int, Announcement]:
+        """Each node's first announcement of a topic, in the order of the log: by node."""
+        found: dict[int, Announcement] = {}
+        for one in self.announced():
+            if one.topic == topic:
+                found.setdefault(one.node, one)
+        return found
+
+    def announced(self) -> list[Announcement]:
+        """All announcements, in the order of the log."""
+        return [announcement_of(entry) for entry in self._log.all("Announced")]
+
     def entries(self) -> list[Entry]:
         """Everything that the contract logged, in order."""
         return self._log.all()
@@ -202,8 +226,8 @@ class TaskLog:
         """Gas of all transactions of the task that logged anything, its opening included."""
         return self._log.gas_used()
 
-    def _view(self, name: str) -> Any:
-        return self.chain.call(self._contract.get_function_by_name(name)())
+    def _view(self, name: str, *arguments: Any) -> Any:
+        return self.chain.call(self._contract.get_function_by_name(name)(*arguments))
 
 
 def task_of(opened: Entry) -> TaskSpec:
@@ -232,6 +256,17 @@ def submission_of(entry: Entry) -> Submission:
         metrics=unpack_metrics(int(entry.args["metrics"])),
         resources=unpack_resources(int(entry.args["resources"])),
         signature=str(Cid(RAW, bytes(entry.args["signature"]))),
+        tx=entry.tx,
+        block=entry.block,
+    )
+
+
+def announcement_of(entry: Entry) -> Announcement:
+    """An announcement, from its Announced."""
+    return Announcement(
+        node=int(entry.args["node"]),
+        topic=bytes(entry.args["topic"]),
+        cid=str(Cid(int(entry.args["codec"]), bytes(entry.args["digest"]))),
         tx=entry.tx,
         block=entry.block,
     )

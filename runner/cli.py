@@ -20,10 +20,13 @@ from runner.commands import (
     estimate,
     experiment,
     jobs,
+    key,
     login,
     mitigation,
+    node,
     runs,
     store,
+    task,
     verify,
 )
 from runner.commands.base import JsonOption, guarded, print_json
@@ -79,7 +82,10 @@ def _doctor(
 # In the order of `qrun --help`: what a user comes for stands first.
 experiment.add(app)
 app.command("doctor")(_doctor)
-for _group in (compare, dashboard, estimate, login, backends, mitigation, runs, jobs, attack, verify, chain, store):
+for _group in (
+    compare, dashboard, estimate, login, backends, mitigation, runs, jobs, key, task, node, attack, verify, chain,
+    store,
+):  # fmt: skip
     _group.add(app)
 
 

@@ -215,6 +215,8 @@ def _explain(error: ValidationError, origin: str) -> UsageError:
     key = ".".join(where)
     if first["type"] == "extra_forbidden":
         return UsageError(f"{origin}: unknown key {key!r}.", _unknown(where))
+    if first["type"] == "missing":
+        return UsageError(f"{origin}: {key} is missing.")
     if key == "data":
         return UsageError(f"{origin}: data is a table of settings.", "The folder of the files is --data or data_dir.")
     message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")

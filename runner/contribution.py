@@ -59,6 +59,25 @@ class Member:
         return self.peer.index
 
 
+@dataclass(frozen=True)
+class Work:
+    """A model to be made by a node.
+
+    Attributes:
+        number: What seeds call it: the round, or which of its own models it is.
+        base: The round that it starts from.
+        kept_as: What facts about it are kept under, after their name.
+        last: Whether it is the task's last, which may go on to a device.
+        write: (blocks, digest of the start) -> the model file.
+    """
+
+    number: int
+    base: int
+    kept_as: str
+    last: bool
+    write: Callable[[Blocks, str], bytes]
+
+
 def _took(seconds: float, meter: Meter) -> dict[str, float]:
     """Resources, by name."""
     return dict(zip(RESOURCE_NAMES, (seconds, meter.circuits, meter.shots, meter.qpu_seconds), strict=True))
@@ -106,6 +125,7 @@ class Contributor:
         memory: The run's state on disk. What is kept is kept for a round and its base.
         reporter: Told of the training.
         ledger: Of the jobs on devices, where the run sends any.
+        before_submitting: Called before a model is named on the chain: others must be able to fetch it.
     """
 
     def __init__(
@@ -116,6 +136,7 @@ class Contributor:
         reporter: Reporter,
         *,
         ledger: JobLedger | None = None,
+        before_submitting: Callable[[], None] = lambda: None,
     ) -> None:
         self.contract = contract
         self.publishing = publishing
@@ -123,6 +144,7 @@ class Contributor:
         self.memory = memory
         self.reporter = reporter
         self.ledger = ledger
+        self.before_submitting = before_submitting
 
     def key(self, what: str, number: int, node: int) -> str:
         """What a fact about a node in a round is kept under."""
@@ -144,23 +166,36 @@ class Contributor:
             self._tell_late(member, number)
             return
         wanted = None if earlier is None else earlier.cid
-        kept, measured = self._make(member, number, start, inputs, wanted)
-        signature = self._sign(member, number, kept["cid"], None if earlier is None else earlier.signature)
+        kept, measured = self.make(member, self._work(member, number, inputs), start, wanted)
         if earlier is not None:
-            return
+            self.sign(member, number, kept["cid"], earlier.signature)
+        elif not self.submit(member, number, kept["cid"], measured):
+            self._tell_late(member, number)
+
+    def submit(self, member: Member, number: int, cid: str, measured: Mapping[str, Any]) -> bool:
+        """Sign a model for a round and submit it; False where the time for that is over."""
+        signature = self.sign(member, number, cid)
+        self.before_submitting()
         with self.memory.phase("chain"):
-            done = in_time(
-                lambda: contract.submit(
+            return in_time(
+                lambda: self.contract.submit(
                     member.account,
                     number,
-                    kept["cid"],
+                    cid,
                     measured["metrics"],
                     signature=signature,
                     resources=measured["resources"],
                 )
             )
-        if not done:
-            self._tell_late(member, number)
+
+    def _work(self, member: Member, number: int, inputs: tuple[Input, ...]) -> Work:
+        """What a node does in a round."""
+        peer, base = member.peer, self.contract.base_of(number)
+
+        def write(blocks: Blocks, start: str) -> bytes:
+            return Update(peer.config, peer.feature_map_cid, number, member.index, blocks, inputs, start).to_bytes()
+
+        return Work(number, base, f"{number}/{base}/{member.index}", self._last(number), write)
 
     def _tell_late(self, member: Member, number: int) -> None:
         self.reporter.notice(
@@ -169,8 +204,8 @@ class Contributor:
             "reputation.",
         )
 
-    def _make(
-        self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...], cid: str | None
+    def make(
+        self, member: Member, work: Work, start: Blocks, cid: str | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Train, and unless the chain has the model (`cid`), measure it.
 
@@ -180,35 +215,32 @@ class Contributor:
         Returns:
             What is kept of the training (`_train`), and of the measuring: metrics, and the resources of both.
         """
-        key, meter = self.key("measured", number, member.index), member.meter
+        key, meter = f"measured/{work.kept_as}", member.meter
         measured: dict[str, Any] | None = self.memory.get(key)
         with member.peer.model.executor:
-            kept = self._train(member, number, start, inputs, cid)
+            kept = self._train(member, work, start, cid)
             if measured is not None or cid is not None:
                 return kept, measured or {}
             meter.reset()
             begin = time.perf_counter()
-            with self.memory.phase("validation"), self._labelled("measure", member, number):
+            with self.memory.phase("validation"), self._labelled("measure", member, work):
                 metrics = member.peer.measure(self.publishing.own(kept["cid"]))
             seconds = time.perf_counter() - begin
         took = _add(kept["resources"], _took(seconds, meter))
         counted: dict[str, float] = {}
         if self.ledger is not None:
             # The ledger knows more: what was settled late, and what an attempt that was killed has paid for.
-            work = (number, self.contract.base_of(number), member.index)
-            known = ledger_seconds(self.ledger, OF_A_NODE, work)
+            known = ledger_seconds(self.ledger, OF_A_NODE, (work.number, work.base, member.index))
             took["qpu_seconds"], counted = known.total, dict(known.jobs)
         resources = {name: round(value, 3) for name, value in took.items()}
         measured = {"metrics": metrics.to_dict(), "resources": resources, "counted": counted}
         self.memory.put(key, measured)
         return kept, measured
 
-    def _labelled(self, purpose: str, member: Member, number: int) -> AbstractContextManager[object]:
-        return labelled(purpose, round_=number, base=self.contract.base_of(number), node=member.index)
+    def _labelled(self, purpose: str, member: Member, work: Work) -> AbstractContextManager[object]:
+        return labelled(purpose, round_=work.number, base=work.base, node=member.index)
 
-    def _train(
-        self, member: Member, number: int, start: Blocks, inputs: tuple[Input, ...], cid: str | None
-    ) -> dict[str, Any]:
+    def _train(self, member: Member, work: Work, start: Blocks, cid: str | None) -> dict[str, Any]:
         """Train and publish; or find what an earlier attempt published, `cid` if the chain has it.
 
         A model that was published and is not in the store any more is trained again: it has to come out the same. The
@@ -220,13 +252,13 @@ class Contributor:
         Raises:
             QrunError: it did not, or training diverged.
         """
-        peer, key = member.peer, self.key("trained", number, member.index)
+        peer, key = member.peer, f"trained/{work.kept_as}"
         known: dict[str, Any] | None = self.memory.get(key)
         wanted = cid if cid is not None else (None if known is None else str(known["cid"]))
         if wanted is not None and known is not None and self.store.has(wanted):
-            self.reporter.skip(self.steps(member, number))
+            self.reporter.skip(steps(member, last=work.last))
             return known
-        trained = self._parameters(member, number, start)
+        trained = self._parameters(member, work, start)
         blocks = quantise(trained["parameters"])
         bound = peer.grades.norm_bound
         for name, block in blocks.items():
@@ -236,11 +268,10 @@ class Contributor:
                     "peers would refuse it.",
                     "Lower model.generator_rate or model.discriminator_rate, or raise grades.norm_bound.",
                 )
-        update = Update(peer.config, peer.feature_map_cid, number, member.index, blocks, inputs, blocks_digest(start))
-        made = self.store.put(update.to_bytes())
+        made = self.store.put(work.write(blocks, blocks_digest(start)))
         if wanted is not None and made != wanted:
             raise QrunError(
-                f"node {member.index}'s model of round {number} ({wanted}) is not in the store, and training it again "
+                f"node {member.index}'s model {work.number} ({wanted}) is not in the store, and training it again "
                 "gives another one.",
                 "The run goes on only where its blocks are, or with the versions that it was begun with.",
             )
@@ -248,25 +279,25 @@ class Contributor:
         self.memory.put(key, kept)
         return kept
 
-    def _parameters(self, member: Member, number: int, start: Blocks) -> dict[str, Any]:
+    def _parameters(self, member: Member, work: Work, start: Blocks) -> dict[str, Any]:
         """Train, on a device too where the round asks for it: parameters (float64 arrays), losses and resources."""
         per_epoch = member.peer.model.settings.steps_per_epoch
 
         def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
             epoch = (done - 1) // per_epoch + 1
-            self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
+            self.reporter.step(work.number, member.index, epoch, generator_loss, discriminator_loss)
 
         def train() -> dict[str, Any]:
             member.meter.reset()
             begin = time.perf_counter()
-            with self.memory.phase("training"), self._labelled("train", member, number):
-                trained = member.peer.train(number, start, progress)
+            with self.memory.phase("training"), self._labelled("train", member, work):
+                trained = member.peer.train(work.number, start, progress)
             return _told(trained, "", _took(time.perf_counter() - begin, member.meter))
 
         device = member.device
-        if device is None or not device.steps or not self._last(number):
+        if device is None or not device.steps or not work.last:
             return train()
-        key = self.key("before the device", number, member.index)
+        key = f"before the device/{work.kept_as}"
         begun: dict[str, Any] | None = self.memory.get(key)
         if begun is None:
             begun = train()
@@ -275,20 +306,20 @@ class Contributor:
             self.memory.put(key, {**begun, "parameters": plain})
         else:
             self.reporter.skip(steps(member, last=False))
-        return self._fine_tune(member, device, number, begun)
+        return self._fine_tune(member, device, work, begun)
 
-    def _fine_tune(self, member: Member, device: OnDevice, number: int, begun: Mapping[str, Any]) -> dict[str, Any]:
+    def _fine_tune(self, member: Member, device: OnDevice, work: Work, begun: Mapping[str, Any]) -> dict[str, Any]:
         """Go on for some steps on the device, in a session of its own."""
         epoch = member.peer.model.settings.epochs + 1
 
         def progress(done: int, generator_loss: float, discriminator_loss: float) -> None:
-            self.reporter.step(number, member.index, epoch, generator_loss, discriminator_loss)
+            self.reporter.step(work.number, member.index, epoch, generator_loss, discriminator_loss)
 
         start = {name: np.asarray(block, dtype=np.float64) for name, block in begun["parameters"].items()}
         device.meter.reset()
         begin = time.perf_counter()
-        with self.memory.phase("fine-tuning"), self._labelled("fine-tune", member, number), device.meter:
-            trained = member.peer.fine_tune(number, device.model, start, device.steps, progress)
+        with self.memory.phase("fine-tuning"), self._labelled("fine-tune", member, work), device.meter:
+            trained = member.peer.fine_tune(work.number, device.model, start, device.steps, progress)
         told = _told(trained, "_on_device", _took(time.perf_counter() - begin, device.meter))
         return {
             "parameters": told["parameters"],
@@ -296,8 +327,8 @@ class Contributor:
             "resources": _add(begun["resources"], told["resources"]),
         }
 
-    def _sign(self, member: Member, number: int, cid: str, wanted: str | None) -> str:
-        """Sign and publish, or find the signature that was made before; its CID.
+    def sign(self, member: Member, number: int, cid: str, wanted: str | None = None) -> str:
+        """Sign a model for a round and publish that, or find the signature that was made before; its CID.
 
         Raises:
             QrunError: the signature on the chain is not in the store, and cannot be made again (ML-DSA-65).

@@ -18,6 +18,7 @@ from contracts.rounds import FederatedRounds
 from contracts.store import ContentStore
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics
+from experiments.models.qgan import QGAN
 from experiments.models.score import Calibration, Scorer
 from runner.config import RunConfig
 from runner.contribution import Member
@@ -91,8 +92,7 @@ class Federation:
         Raises:
             QrunError: too few state it: a node put made-up records into the sums, or they have too little in common.
         """
-        self.store.put(self.config.canonical())  # the task's config digest is the digest of its CID
-        cid = self.store.put(feature_map.to_bytes())
+        cid = put_config_and_map(self.config, feature_map, self.store)
         for member in self.members:
             if member.peer.index not in against:
                 self.contract.agree_map(member.account, cid)
@@ -103,10 +103,7 @@ class Federation:
                 "put made-up records into its sums, or the nodes have too little in common.",
                 "Take a less uneven --partition, or set federation.map_variance = 0 and federation.map_shift = 1e9.",
             )
-        model = self.members[0].peer.model
-        start = quantise(model.initial(generator(self.config.seed, "initial")))
-        start_cid = self.store.put(common_model(self.config, cid, 0, start, ()))
-        self.publishing = Publishing(self.config, self.contract, self.store, model.shapes(), cid, start_cid)
+        self.publishing = publishing_for(self.config, self.contract, self.store, self.members[0].peer.model, cid)
         return cid
 
     # -- rounds -----------------------------------------------------------------------------------------------------
@@ -193,7 +190,7 @@ class Federation:
         peer = self.members[0].peer
         with labelled("aggregate", round_=number, base=self.contract.base_of(number)), peer.model.executor:
             scorer = peer.scorer(dequantise(blocks), number)
-        stage = _stage(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
+        stage = stage_of(f"round/{number}", common_model(self.config, self.publishing.map_cid, base, blocks, inputs))
         calibration = calibrate_together(scorer, self.peers, self.secure_sum, stage)
         return measure_together(scorer, calibration, self.peers, self.secure_sum, stage)
 
@@ -222,9 +219,24 @@ class Federation:
 
     def calibrate(self, scorer: Scorer, name: str, data: bytes) -> Calibration:
         """The calibration of a scorer on all nodes' benign records; `data` are what the scorer was made of."""
-        return calibrate_together(scorer, self.peers, self.secure_sum, _stage(name, data))
+        return calibrate_together(scorer, self.peers, self.secure_sum, stage_of(name, data))
 
 
-def _stage(name: str, data: bytes) -> str:
+def put_config_and_map(config: RunConfig, feature_map: FeatureMap, store: ContentStore) -> str:
+    """Publish the config, whose digest the task has (it is its CID's), and the agreed map; the map's CID."""
+    store.put(config.canonical())
+    return store.put(feature_map.to_bytes())
+
+
+def publishing_for(
+    config: RunConfig, contract: FederatedRounds, store: ContentStore, model: QGAN, map_cid: str
+) -> Publishing:
+    """What passes between the peers from the common start on, which the config's seed gives and which is published."""
+    start = quantise(model.initial(generator(config.seed, "initial")))
+    start_cid = store.put(common_model(config, map_cid, 0, start, ()))
+    return Publishing(config, contract, store, model.shapes(), map_cid, start_cid)
+
+
+def stage_of(name: str, data: bytes) -> str:
     """A name for sums about a model: no mask is used for two models, also when a resumed run made another."""
     return f"{name}/{hashlib.sha256(data).hexdigest()[:32]}"

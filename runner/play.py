@@ -209,13 +209,15 @@ class Play:
         return result
 
     def _open(self, stack: ExitStack) -> Opened:
-        config, store = self.config, self.store
+        config, store, places = self.config, self.store, self.places
         keys = load_or_create(store.path, config.nodes, signing=config.federation.signatures == "ml-dsa-65")
         opener = Account.from_key(keys.opener)
         accounts = [Account.from_key(k.chain) for k in keys.nodes]
         everyone = [opener.address, *(a.address for a in accounts)]
-        chain = stack.enter_context(connect(self.places.chain or store.path / "chain.sqlite", everyone))
-        content = open_store(store.path / "blocks", self.places.ipfs)
+        chain = stack.enter_context(
+            connect(places.chain or store.path / "chain.sqlite", everyone, policy=places.policy)
+        )
+        content = open_store(store.path / "blocks", places.ipfs, gateways=places.gateways)
         stack.callback(content.close)
         return Opened(keys, opener, accounts, chain, content)
 

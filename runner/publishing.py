@@ -179,7 +179,7 @@ class Publishing:
         try:
             update = self._parse(cid)
             self._check_names(update, submission)
-            self._check_start(update)
+            self._check_start(update, submission)
             self._check_author(submission)
         except (UpdateError, ContentError) as error:
             return Published(cid, None, error.message)
@@ -187,11 +187,11 @@ class Publishing:
 
     def _check_names(self, update: Update, submission: Submission) -> None:
         wanted = (self.config.digest.hex(), self.map_cid, submission.round, submission.node)
-        if (update.config, update.feature_map, update.round, update.node) != wanted:
+        if (update.config, update.feature_map, update.round, update.node) != wanted or update.view is not None:
             raise UpdateError("model file rejected: it is of another run, map, round or node.")
 
-    def _check_start(self, update: Update) -> None:
-        sources = self.sources(update.round)
+    def _check_start(self, update: Update, submission: Submission) -> None:
+        sources = self.sources(submission.round)
         if sources.round == 0:
             if update.inputs != (Input(self.start_cid, 1),):
                 raise UpdateError("model file rejected: its input is not the common start.")

@@ -62,7 +62,8 @@ class TransactionLog:
         return self._by_step.get((event, round_, node))
 
 
-def _round(metrics: Metrics | None) -> dict[str, float] | None:
+def rounded(metrics: Metrics | None) -> dict[str, float] | None:
+    """A model's metrics as they stand in a result."""
     return None if metrics is None else {k: round(float(v), DIGITS) for k, v in metrics.to_dict().items()}
 
 
@@ -158,7 +159,7 @@ def build_result(
             },
             "reputation": reputation[record.index] / 100,
             "excluded": record.excluded,
-            "metrics": {part: _round(m) for part, m in final.nodes.get(record.index, {}).items()},
+            "metrics": {part: rounded(m) for part, m in final.nodes.get(record.index, {}).items()},
         }
         for record in contract.nodes()
     ]
@@ -180,7 +181,7 @@ def build_result(
             if e.name == "RolledBack"
         ],
         "final": {"cid": final.cid, "round": final.base},
-        "metrics": {part: _round(m) for part, m in final.metrics.items()},
+        "metrics": {part: rounded(m) for part, m in final.metrics.items()},
         "device_run": device_run,
         "jobs": jobs,
         "sessions": sessions,

@@ -9,6 +9,7 @@ opened again from another base, and what was trained from the old one is not use
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from backends.runtime.ledger import JobLedger
 from circuits.errors import QrunError
@@ -23,6 +24,34 @@ from runner.store import RunStore
 from runner.update import Blocks, Input
 
 
+class Others(Protocol):
+    """How a round is carried on with nodes that are not of this process."""
+
+    def wait(self, number: int, what: str, over: Callable[[], bool]) -> None:
+        """Wait until a step of a round is over; `what` is waited for.
+
+        Raises:
+            QrunError: It will not be over here.
+        """
+        ...
+
+    def turn(self, number: int, settled: Callable[[], bool]) -> None:
+        """Leave others the time to settle a round, if it is theirs to do so first."""
+        ...
+
+
+class Nobody:
+    """All nodes are of this process: what they have not done nobody does."""
+
+    def wait(self, number: int, what: str, over: Callable[[], bool]) -> None:
+        """Go on, or raise QrunError."""
+        if not over():
+            raise _waits(number, what)
+
+    def turn(self, number: int, settled: Callable[[], bool]) -> None:
+        """Go on."""
+
+
 class RoundPlayer:
     """Plays the rounds that the contract opens, for all members.
 
@@ -33,6 +62,8 @@ class RoundPlayer:
         memory: The run's state on disk.
         reporter: Told of the training.
         ledger: Of the jobs on devices, where the run sends any.
+        others: How the nodes of other processes are waited for.
+        before_submitting: Called before a model is named on the chain.
     """
 
     def __init__(
@@ -44,13 +75,18 @@ class RoundPlayer:
         reporter: Reporter,
         *,
         ledger: JobLedger | None = None,
+        others: Others | None = None,
+        before_submitting: Callable[[], None] = lambda: None,
     ) -> None:
         self.members = members
         self.contract = contract
         self.publishing = publishing
         self.memory = memory
         self.reporter = reporter
-        self.contributor = Contributor(contract, publishing, memory, reporter, ledger=ledger)
+        self.others = others or Nobody()
+        self.contributor = Contributor(
+            contract, publishing, memory, reporter, ledger=ledger, before_submitting=before_submitting
+        )
         self._reviewed = 0  # the round after whose review the peers are
 
     def play(self, number: int) -> None:
@@ -73,15 +109,20 @@ class RoundPlayer:
             start, inputs = self._start(member.peer, number)
             starts[member.index] = start
             self.contributor.contribute(member, number, start, inputs)
-        if contract.phase() is Phase.SUBMIT:
-            raise _waits(number, "models")
+        self.others.wait(number, "models", lambda: self._past(number, Phase.SUBMIT))
         grades = self._review(number, starts)
         submitted = {s.node for s in contract.submissions(number)}
         bound = set(contract.commitments(number))
         self._each(number, here, submitted - bound, self._commit, grades)
+        self.others.wait(number, "grades", lambda: self._past(number, Phase.COMMIT))
         bound = set(contract.commitments(number))
         self._each(number, here, bound - set(contract.grades(number)), self._reveal, grades)
+        self.others.wait(number, "grades", lambda: self._past(number, Phase.REVEAL))
         self._settle(number)
+
+    def _past(self, number: int, phase: Phase) -> bool:
+        """Whether a phase of a round is over; others may have settled it meanwhile, and opened the next."""
+        return self.contract.open_round() != number or self.contract.phase() > phase
 
     def _here(self, number: int) -> list[Member]:
         active = self.contract.active(number)
@@ -171,9 +212,16 @@ class RoundPlayer:
     # -- the contract -----------------------------------------------------------------------------------------------
 
     def _settle(self, number: int) -> None:
-        """Settle the round; any node may, so the first does."""
+        """Settle the round; any node may, so the first here does, unless another process has."""
+
+        def settled() -> bool:
+            return self.contract.open_round() != number
+
+        self.others.turn(number, settled)
+        if settled():
+            return
         with self.memory.phase("chain"):
-            if not in_time(lambda: self.contract.settle(self.members[0].account, number)):
+            if not in_time(lambda: self.contract.settle(self.members[0].account, number)) and not settled():
                 raise _waits(number, "grades")
 
 

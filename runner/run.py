@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +50,8 @@ def run(
     out: Path | str | None = None,
     chain: str | None = None,
     ipfs: str | None = None,
+    gateways: Sequence[str] = (),
+    confirmations: int | None = None,
     config: Path | str | None = None,
     said: Said | None = None,
     reporter: Reporter | None = None,
@@ -63,6 +65,8 @@ def run(
         out: Folder of the run; None for one in the user's data folder.
         chain: JSON-RPC URL; None for a chain in the run's folder.
         ipfs: Address of an IPFS daemon; None for a store in the run's folder.
+        gateways: Addresses of IPFS gateways, asked for what the daemon has not.
+        confirmations: Blocks that a transaction must be in or under, on a chain behind a URL; by default one.
         config: TOML file of values.
         said: How IBM's service may be asked, for a run that sends it jobs.
         reporter: Told of the progress; without one, what has to be known (stand-in data ...) is a warning.
@@ -76,7 +80,7 @@ def run(
     reporter = reporter or Warn()
     outcome = start(
         config_from(experiment, options, None if config is None else Path(config), tell=reporter.notice),
-        Places(None if data_dir is None else Path(data_dir), chain, ipfs),
+        Places(None if data_dir is None else Path(data_dir), chain, ipfs, tuple(gateways), confirmations),
         out=None if out is None else Path(out),
         said=said,
         reporter=reporter,
@@ -90,11 +94,13 @@ def resume(
     data_dir: Path | str | None = None,
     chain: str | None = None,
     ipfs: str | None = None,
+    gateways: Sequence[str] = (),
+    confirmations: int | None = None,
     said: Said | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Go on with a run that stopped, and give its result. Arguments and errors as for `run`."""
-    where = Places(None if data_dir is None else Path(data_dir), chain, ipfs)
+    where = Places(None if data_dir is None else Path(data_dir), chain, ipfs, tuple(gateways), confirmations)
     return go_on(name, places=where, said=said, reporter=reporter).result
 
 
@@ -112,6 +118,7 @@ def start(
         Detached: all that could be sent to devices is sent, and `said` was not to wait for it; it names the run.
     """
     reporter, said = reporter or Warn(), said or Said()
+    places.check()
     said.fits(config)
     access = said.access()
     prepared = prepare(config, reporter)

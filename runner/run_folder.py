@@ -10,6 +10,7 @@ from circuits.errors import QrunError
 from circuits.hostile import load_json
 from runner.access import is_sound
 from runner.config import RunConfig, build_config, canonical
+from runner.places import is_sound as are_places
 from runner.schema import FORMAT, filled, keys_of, schema
 
 MAX_BYTES = 256 << 20
@@ -32,11 +33,10 @@ def read_manifest(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         manifest = load_json(file.read_bytes(), max_bytes=MAX_BYTES, what=str(file))
         saved, places, digest = manifest["config"], manifest["places"], manifest["config_digest"]
-        sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and isinstance(places, dict)
+        sound = isinstance(saved, dict) and isinstance(manifest["versions"], dict) and are_places(places)
         sound = sound and manifest.get("device") in (None, "cpu", "cuda")
         sound = sound and ("access" not in manifest or is_sound(manifest["access"]))
         sound = sound and isinstance(manifest.get("chosen"), str | None)
-        sound = sound and all(v is None or isinstance(v, str) for v in places.values())
     except (OSError, QrunError, KeyError, TypeError):
         raise QrunError(f"{file} is missing or damaged.", "Start the run anew.") from None
     if not sound or hashlib.sha256(canonical(saved)).hexdigest() != digest:

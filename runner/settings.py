@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 Grade = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=1, le=2**31)]
+ASYNC_DEFAULTS: dict[str, Any] = {
+    "window_seconds": 60,
+    "quorum": 3,
+    "age_discount": 0.5,
+    "commit_seconds": 120,
+    "reveal_seconds": 120,
+}
+"""What an asynchronous run has where nobody says otherwise. The first three are of such a run only; time for grades is
+short there, for nobody trains meanwhile who would have to be waited for."""
+OF_ASYNC = ("window_seconds", "quorum", "age_discount")
+SUM_SECONDS = 3600
 AGGREGATIONS = ("reputation", "mean", "median", "trimmed-mean", "krum")
 
 
@@ -62,7 +73,13 @@ class GradeSettings(Settings):
 
 
 class FederationSettings(Settings):
-    """How peers' models are joined, signed, and how the contract settles (contracts/reputation.py has the rule)."""
+    """How peers' models are joined, signed, and how the contract settles (contracts/reputation.py has the rule).
+
+    `schedule` is None where it is "sync"; in an asynchronous run `window_seconds`, `quorum` and `age_discount` are
+    there.
+    """
+
+    left_out: ClassVar[tuple[str, ...]] = ("schedule", *OF_ASYNC, "sum_seconds")
 
     aggregation: Literal["reputation", "mean", "median", "trimmed-mean", "krum"] = Field(
         "reputation", description="How a node joins the peers' models; all but the first ignore the reputation."
@@ -91,11 +108,62 @@ class FederationSettings(Settings):
     keep: Grade = Field(50, description="Percent of a reputation that a settlement keeps.")
     low_in_a_row: int = Field(4, ge=1, le=255, description="Strong settlements low in a row that exclude.")
     hard_in_a_row: int = Field(3, ge=1, le=255, description="Scores of 0 in a row that exclude.")
+    schedule: Literal["sync", "async"] | None = Field(
+        None, description="sync: all train a round and wait for all; async: rounds are windows, and nobody waits."
+    )
+    window_seconds: Seconds | None = Field(None, description="How long an asynchronous round takes models.")
+    quorum: int | None = Field(None, ge=1, le=255, description="How many have to grade for its scores to act.")
+    age_discount: float | None = Field(
+        None, description="0, 0.5 or 1: power of a model's age, in settled rounds, that its weight is divided by."
+    )
+    sum_seconds: Seconds | None = Field(
+        None, description="How long a sum of peers in several processes waits for absent ones (an hour)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_schedule(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        out = dict(values)
+        if out.get("schedule") == "async":
+            for name, default in ASYNC_DEFAULTS.items():
+                if out.get(name) is None:
+                    out[name] = default
+        elif out.get("schedule") in (None, "sync"):
+            out.pop("schedule", None)  # one run, one digest, however it is said
+            for name in OF_ASYNC:
+                if out.get(name) is not None:
+                    raise ValueError(f"{name} is of schedule = 'async', and this one is 'sync': it would do nothing")
+        return out
+
+    @field_validator("age_discount")
+    @classmethod
+    def _known_discount(cls, value: float | None) -> float | None:
+        if value not in (None, 0.0, 0.5, 1.0):
+            raise ValueError("weights are computed in integers for the powers 0, 0.5 and 1")
+        return value
+
+    @model_validator(mode="after")
+    def _window_in_time(self) -> FederationSettings:
+        if self.window_seconds is not None and self.window_seconds > self.submit_seconds:
+            raise ValueError(f"window_seconds: a window is no longer than submit_seconds, {self.submit_seconds}")
+        return self
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether rounds are windows."""
+        return self.schedule == "async"
+
+    @property
+    def sums_wait(self) -> int:
+        """How long an announced sum waits for absent nodes, in seconds."""
+        return SUM_SECONDS if self.sum_seconds is None else self.sum_seconds
 
     def rules(self) -> Rules:
         """As the contract takes them."""
         names = Rules.__dataclass_fields__
-        return Rules(**{name: getattr(self, name) for name in names})
+        return Rules(**{name: getattr(self, name) or 0 for name in names})
 
 
 class RuntimeSettings(Settings):
@@ -141,7 +209,7 @@ class RuntimeSettings(Settings):
 
 
 TECHNIQUE_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "scale_factors": (("zne",), (1.0, 3.0, 5.0)),
+    "scale_factors": (("zne",), "auto"),
     "folding": (("zne", "lre"), "local"),
     "extrapolation": (("zne",), "auto"),
     "ddd_rule": (("ddd",), "xx"),
@@ -173,7 +241,9 @@ class MitigationSettings(Settings):
         "both", description="Mitigate the generator's steps, the samples that scores rest on, or both."
     )
     budget: float = Field(100, ge=1, le=1e9, allow_inf_nan=False, description="Most circuits for each unmitigated one.")
-    scale_factors: tuple[float, ...] | None = Field(None, max_length=64, description="Noise scales, from 1 up.")
+    scale_factors: tuple[float, ...] | Literal["auto"] | None = Field(
+        None, description="Noise scales, from 1 up; one that stands twice is run twice."
+    )
     folding: Literal["local", "global", "random"] | None = Field(None, description="How noise is scaled.")
     extrapolation: Literal["auto", "richardson", "linear", "quadratic", "exponential"] | None = Field(
         None, description="How values are led back to no noise."
@@ -216,12 +286,19 @@ class MitigationSettings(Settings):
                 )
         return out
 
-    @field_validator("scale_factors")
+    @field_validator("scale_factors", mode="before")  # a union's own words would name its branches
     @classmethod
-    def _some_scales(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and len(value) < 2:
-            raise ValueError("there must be two scale factors or more to extrapolate from; take [1, 3, 5]")
-        if value is not None and (value[0] != 1 or any(not a < b < 1000 for a, b in pairwise(value))):
+    def _some_scales(cls, value: Any) -> Any:
+        if value is None or value == "auto":
+            return value
+        numbers = isinstance(value, list | tuple) and len(value) <= 64
+        if not numbers or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
+            raise ValueError('scale factors are up to 64 numbers; take [1, 3, 5], or "auto"')
+        if len(set(value)) < 2:
+            raise ValueError(
+                "there must be two scale factors or more, not all the same, to extrapolate from; take [1, 3, 5]"
+            )
+        if value[0] != 1 or any(not a <= b < 1000 for a, b in pairwise(value)):
             raise ValueError("scale factors go up from 1; take [1, 3, 5]")
         return value
 

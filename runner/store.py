@@ -126,14 +126,17 @@ class RunStore:
         run: Its name.
         path: Its folder.
         spent: Seconds of this attempt before the store was opened.
+        threads: Whether several threads use it; SQLite takes their statements one after the other.
     """
 
-    def __init__(self, run: str, path: Path, *, spent: float = 0.0) -> None:
+    def __init__(self, run: str, path: Path, *, spent: float = 0.0, threads: bool = False) -> None:
         self.run = run
         self.path = path
         self._begun = time.perf_counter() - spent
         self._before = 0.0
-        self._db = sqlite3.connect(path / "state.sqlite", isolation_level=None, timeout=5)
+        self._db = sqlite3.connect(
+            path / "state.sqlite", isolation_level=None, timeout=5, check_same_thread=not threads
+        )
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=full")
         for statement in TABLES.values():

@@ -20,6 +20,8 @@ from circuits.errors import QrunError
 from circuits.hostile import load_json
 
 FORMAT = "qrun-update/2"
+ASYNC_FORMAT = "qrun-update/3"
+"""Of a model that was trained without regard to rounds: it names the state that it started from."""
 SCALE_BITS = 24
 """A parameter p is stored as round(p * 2**24): steps of 6e-8, float32's own at 1."""
 LIMIT = 1 << 40
@@ -42,10 +44,11 @@ class UpdateError(QrunError):
 
 @dataclass(frozen=True)
 class Input:
-    """A model that this one started from: its CID and integer weight."""
+    """A model that this one started from: its CID, integer weight, and (asynchronous) age in settled rounds."""
 
     cid: str
     weight: int
+    age: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,13 @@ class Update:
     Attributes:
         config: SHA-256 of the run's config, hex.
         feature_map: CID of the feature map that its inputs are features of.
-        round: 0 for the common start, then 1 ...
+        round: 0 for the common start, then 1 ...; of an asynchronous model, which of its node's own it is, from 1.
         node: Index of the publisher; -1 for the common start.
         blocks: name -> int64 array in fixed point (SCALE_BITS).
         inputs: Models and weights that the round started from.
         start: `blocks_digest` of what training started from, which is the aggregate of the inputs; of a model that
             nobody trained (the common start, the final aggregate), that of its own blocks.
+        view: Of an asynchronous model: the last settled round when its node looked for inputs, 0 for none.
     """
 
     config: str
@@ -70,21 +74,25 @@ class Update:
     blocks: Blocks
     inputs: tuple[Input, ...]
     start: str
+    view: int | None = None
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no white space, integers only. The same update gives the same bytes."""
-        body = {
+        inputs = [{"cid": i.cid, "weight": i.weight} for i in self.inputs]
+        body: dict[str, Any] = {
             "format": FORMAT,
             "scale_bits": SCALE_BITS,
             "config": self.config,
             "feature_map": self.feature_map,
-            "round": self.round,
             "node": self.node,
             "blocks": _plain(self.blocks),
-            "inputs": [{"cid": i.cid, "weight": i.weight} for i in self.inputs],
+            "inputs": inputs,
             "start": self.start,
         }
-        return _canonical(body)
+        if self.view is None:
+            return _canonical({**body, "round": self.round})
+        aged = [{**plain, "age": i.age} for plain, i in zip(inputs, self.inputs, strict=True)]
+        return _canonical({**body, "format": ASYNC_FORMAT, "sequence": self.round, "view": self.view, "inputs": aged})
 
 
 def _plain(blocks: Blocks) -> dict[str, Any]:
@@ -154,21 +162,29 @@ def parse_update(
         body = load_json(data, max_bytes=MAX_BYTES, what="model file")
     except QrunError as error:
         raise UpdateError(error.message) from None
-    keys = {"format", "scale_bits", "config", "feature_map", "round", "node", "blocks", "inputs", "start"}
+    keys = {"format", "scale_bits", "config", "feature_map", "node", "blocks", "inputs", "start"}
+    aged = isinstance(body, dict) and "view" in body
+    number = "sequence" if aged else "round"
+    keys |= {"sequence", "view"} if aged else {"round"}
     _need(isinstance(body, dict) and set(body) == keys, "its keys are not those of an update")
-    _need(body["format"] == FORMAT and body["scale_bits"] == SCALE_BITS, f"not of format {FORMAT}")
+    wanted = ASYNC_FORMAT if aged else FORMAT
+    _need(body["format"] == wanted and body["scale_bits"] == SCALE_BITS, f"not of format {wanted}")
     _need(isinstance(body["config"], str) and bool(_DIGEST.fullmatch(body["config"])), "config digest")
     _need(isinstance(body["start"], str) and bool(_DIGEST.fullmatch(body["start"])), "digest of its start")
     _need(isinstance(body["feature_map"], str) and bool(_CID.fullmatch(body["feature_map"])), "feature map CID")
-    _need(_is_int(body["round"]) and 0 <= body["round"] <= 1_000_000, "round number")
+    _need(_is_int(body[number]) and 0 <= body[number] <= 1_000_000, f"{number} number")
+    _need(not aged or (_is_int(body["view"]) and 0 <= body["view"] <= 1_000_000), "its view")
     _need(_is_int(body["node"]) and -1 <= body["node"] <= 100_000, "node index")
     _need(isinstance(body["inputs"], list) and len(body["inputs"]) <= MAX_INPUTS, "list of inputs")
     inputs = []
     for entry in body["inputs"]:
-        _need(isinstance(entry, dict) and set(entry) == {"cid", "weight"}, "an input's keys")
+        _need(
+            isinstance(entry, dict) and set(entry) == {"cid", "weight", *(["age"] if aged else [])}, "an input's keys"
+        )
         _need(isinstance(entry["cid"], str) and bool(_CID.fullmatch(entry["cid"])), "an input's CID")
         _need(_is_int(entry["weight"]) and 0 < entry["weight"] <= MAX_WEIGHT, "an input's weight")
-        inputs.append(Input(entry["cid"], entry["weight"]))
+        _need(not aged or (_is_int(entry["age"]) and 0 <= entry["age"] <= 1_000_000), "an input's age")
+        inputs.append(Input(entry["cid"], entry["weight"], entry["age"] if aged else 0))
     _need(isinstance(body["blocks"], dict) and 0 < len(body["blocks"]) <= 256, "its blocks")
     blocks: Blocks = {}
     for name, block in body["blocks"].items():
@@ -188,7 +204,14 @@ def parse_update(
         got = {name: block.shape for name, block in blocks.items()}
         _need(got == dict(shapes), "its shapes are not those of the run's model")
     update = Update(
-        body["config"], body["feature_map"], body["round"], body["node"], blocks, tuple(inputs), body["start"]
+        body["config"],
+        body["feature_map"],
+        body[number],
+        body["node"],
+        blocks,
+        tuple(inputs),
+        body["start"],
+        body["view"] if aged else None,
     )
     _need(update.to_bytes() == data, "not in canonical form")
     return update

@@ -14,7 +14,7 @@ from backends.protocol import FloatArray
 from circuits.errors import UsageError
 
 EXTRAPOLATIONS: dict[str, int] = {"richardson": 2, "linear": 2, "quadratic": 3, "exponential": 2}
-"""Name -> least number of noise scales."""
+"""Name -> least number of different noise scales."""
 
 _VANISHED = 1e-6
 """Below this a value is taken as 0, as Mitiq's `eps` does; an exponential has no logarithm to fit there."""
@@ -23,7 +23,8 @@ _VANISHED = 1e-6
 def coefficients(extrapolation: Extrapolation, scales: Sequence[float]) -> tuple[float, ...]:
     """Of the linear combination that an extrapolation is, one a scale: what it makes of the unit vectors.
 
-    - "richardson": the polynomial through all values (Temme et al., Phys. Rev. Lett. 119, 180509 (2017)).
+    - "richardson": the polynomial through all values (Temme et al., Phys. Rev. Lett. 119, 180509 (2017)); through the
+      mean of those whose scale is the same.
     - "linear", "quadratic": the least-squares polynomial of that degree.
 
     Raises:
@@ -31,7 +32,9 @@ def coefficients(extrapolation: Extrapolation, scales: Sequence[float]) -> tuple
     """
     unit, factors = np.eye(len(scales)), list(scales)
     if extrapolation == "richardson":
-        found = [RichardsonFactory.extrapolate(factors, list(row)) for row in unit]
+        each, place, times = np.unique(factors, return_inverse=True, return_counts=True)
+        through = [RichardsonFactory.extrapolate(list(each), list(row)) for row in np.eye(len(each))]
+        found = [through[p] / times[p] for p in place]
     elif extrapolation == "linear":
         found = [LinearFactory.extrapolate(factors, list(row)) for row in unit]
     elif extrapolation == "quadratic":
@@ -52,14 +55,14 @@ class Exponential:
 
     Where the values of an observable have different signs, or one of them is below 1e-6, there is no such exponential;
     those entries are extrapolated by the straight line through the values (`linear`) instead. So are those where the
-    exponential leads to more than `furthest` times the value of the least noise: a ratio of two values that are hardly
-    more than their sampling errors.
+    exponential leads to more than `furthest` times the value of the least noise: half of it would be lost there, and at
+    five times the noise all but 1/16 of what is left, so that the ratio is one of sampling errors.
     """
 
     parts: tuple[Part, ...]
     scales: tuple[float, ...]
     linear: tuple[float, ...]
-    furthest: float = 4.0
+    furthest: float = 2.0
 
     def combine(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """As `types.Expansion`."""

@@ -30,7 +30,8 @@ class MitigationOptions:
 
     Attributes:
         stack: Names of techniques, innermost (nearest to the device) first: ("readout", "zne"). See `stack.parse`.
-        scale_factors: zne: noise scales, ascending from 1.
+        scale_factors: zne: noise scales, ascending; one that stands twice is run twice. "auto" picks by whether values
+            are exact and by the extrapolation.
         folding: zne, lre: "local" folds every noisy gate where it stands, "global" the whole circuit, "random" single
             gates drawn by the seed (the one that reaches scales between the odd numbers).
         extrapolation: zne: how the values are led back to no noise; "auto" picks by whether values are exact.
@@ -47,7 +48,7 @@ class MitigationOptions:
     """
 
     stack: tuple[str, ...] = ()
-    scale_factors: tuple[float, ...] = (1.0, 3.0, 5.0)
+    scale_factors: tuple[float, ...] | Literal["auto"] = "auto"
     folding: Folding = "local"
     extrapolation: Extrapolation = "auto"
     ddd_rule: Literal["xx", "yy", "xyxy"] = "xx"

@@ -32,6 +32,7 @@ from backends.protocol import Executor, Request
 from circuits.echo import echo, echo_observables, infidelity
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
+from experiments.models.adam import Adam
 from experiments.settings import ModelSettings
 
 FloatArray = npt.NDArray[np.float64]
@@ -226,8 +227,8 @@ class QGAN:
         tensors = self._tensors(start)
         angles = tensors.pop("generator").requires_grad_(True)
         weights = {name: value.requires_grad_(True) for name, value in tensors.items()}
-        to_generate = torch.optim.Adam([angles], lr=s.generator_rate, betas=(0.5, 0.9))
-        to_discriminate = torch.optim.Adam(list(weights.values()), lr=s.discriminator_rate, betas=(0.5, 0.9))
+        to_generate = Adam([angles], rate=s.generator_rate, betas=(0.5, 0.9))
+        to_discriminate = Adam(list(weights.values()), rate=s.discriminator_rate, betas=(0.5, 0.9))
         x = torch.tensor(data, dtype=self.dtype)
         losses_g, losses_d, lost = [], [], []
         done = 0
@@ -239,11 +240,11 @@ class QGAN:
                 fake = values[:, : self.features]
                 for _ in range(s.discriminator_steps):
                     real = x[torch.randint(len(x), (s.batch,), generator=source)]
-                    to_discriminate.zero_grad(set_to_none=True)
+                    to_discriminate.zero_grad()
                     loss_d = self._discriminator_loss(weights, real, fake.detach(), source)
                     loss_d.backward()
                     to_discriminate.step()
-                to_generate.zero_grad(set_to_none=True)
+                to_generate.zero_grad()
                 frozen = {name: value.detach() for name, value in weights.items()}
                 loss_g = torch.nn.functional.softplus(-self._logit(frozen, fake)).mean()
                 if s.infidelity_weight is not None:

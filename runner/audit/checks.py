@@ -14,6 +14,7 @@ SUBJECTS = (
     "config",
     "registration",
     "feature map",
+    "announcements",
     "rounds",
     "models",
     "jobs",

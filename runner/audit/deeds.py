@@ -9,7 +9,7 @@ from contracts.event_log import Entry
 from contracts.history import Call
 from contracts.packing import commitment
 from contracts.records import Phase
-from contracts.task_log import NO_GRADE, settlement_of, submission_of
+from contracts.task_log import NO_GRADE, announcement_of, settlement_of, submission_of
 from runner.audit.checks import Findings
 from runner.audit.settlement import check_settlement, record_of
 from runner.audit.task_state import Event, Registration, Round, TaskState
@@ -27,6 +27,7 @@ CAUSES: dict[str, tuple[str, dict[str, str]]] = {
     "RollbackVoted": ("rollback", {"target": "target"}),
     "Concluded": ("conclude", {"model": "model", "report": "report"}),
     "Withdrawn": ("withdraw", {}),
+    "Announced": ("announce", {name: name for name in ("topic", "digest", "codec")}),
 }
 """Event -> the function that logs it first, and which of its arguments stand in which of the event's."""
 
@@ -48,6 +49,7 @@ WORDS = {
     "conclude": "states its final model and report",
     "withdraw": "withdraws what it is owed",
     "abandon": "ends the abandoned task",
+    "announce": "announces content",
 }
 
 
@@ -73,6 +75,7 @@ class Deeds:
             "Concluded": self._concluded,
             "TaskEnded": self._abandoned,
             "Withdrawn": self._withdrawn,
+            "Announced": self._announced,
         }
 
     def do(self, call: Call, cause: Entry, state: TaskState) -> list[Event] | None:
@@ -194,7 +197,7 @@ class Deeds:
                                 error.message, call.tx)  # fmt: skip
             return []
         self._once(call, entry, node not in round_.submissions)
-        round_.submissions.setdefault(node, submission)
+        state.submit(round_, submission, call.time)
         return []
 
     def _once(self, call: Call, entry: Entry, first: bool) -> None:
@@ -213,13 +216,14 @@ class Deeds:
             return []
         node = int(entry.args["node"])
         self._once(call, entry, node not in round_.commitments)
-        self.findings.test(
-            node in round_.submissions,
-            f"grades/{round_.number}/{node}/submitted",
-            f"round {round_.number}, node {node}: who grades has submitted a model",
-            "it has not",
-            call.tx,
-        )
+        if not state.spec.rules.asynchronous:
+            self.findings.test(
+                node in round_.submissions,
+                f"grades/{round_.number}/{node}/submitted",
+                f"round {round_.number}, node {node}: who grades has submitted a model",
+                "it has not",
+                call.tx,
+            )
         round_.commitments.setdefault(node, bytes(entry.args["commitment"]))
         return []
 
@@ -280,6 +284,7 @@ class Deeds:
         spent = open_ is not None and bool(open_.submissions)
         voters = state.votes.setdefault((state.closed, state.base, target), set())
         reasons = {
+            "the task is asynchronous": state.spec.rules.asynchronous,
             "it names another round as the open one": number != (open_.number if open_ else 0),
             "it is excluded, or not registered": node in state.excluded or node not in state.registered,
             "it had voted so before": node in voters,
@@ -289,7 +294,7 @@ class Deeds:
             or (target != 0 and target not in state.counted),
         }
         wrong = [reason for reason, holds in reasons.items() if holds]
-        there = target == 0 or target in state.counted
+        there = not state.spec.rules.asynchronous and (target == 0 or target in state.counted)
         self.findings.test(
             not wrong, f"rollbacks/{call.tx}/allowed", f"node {node} may vote to go on from round {target}",
             "; ".join(wrong), call.tx,
@@ -334,6 +339,24 @@ class Deeds:
         )  # fmt: skip
         self._by(call, may, "end/abandoned/sender", "it is ended by who takes part", f"{sender} does not")
         state.end(abandoned=True)
+        return []
+
+    def _announced(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:
+        node = int(entry.args["node"])
+        self._by_node(call, node, state, "announcements")
+        self.findings.test(
+            node in state.registered, f"announcements/{call.tx}/registered",
+            f"node {node} is registered when it announces content", "it is not", call.tx,
+        )  # fmt: skip
+        try:
+            announcement = announcement_of(entry)
+            reason = "" if any(announcement.topic) and any(entry.args["digest"]) else "its topic or its digest is 0"
+        except LedgerError as error:
+            announcement, reason = None, error.message
+        self.findings.test(not reason, f"announcements/{call.tx}/form",
+                           f"node {node} announces a content identifier of a topic", reason, call.tx)  # fmt: skip
+        if announcement is not None and not reason and node in state.registered:
+            state.announced.append(announcement)
         return []
 
     def _withdrawn(self, call: Call, entry: Entry, state: TaskState) -> list[Event]:

@@ -18,10 +18,11 @@ from runner.audit.checks import Findings
 from runner.audit.sources import Evidence, Reader
 from runner.audit.task_state import TaskState
 from runner.audit.task_view import TaskView
-from runner.config import MAX_CONFIG_BYTES, RunConfig, build_config, canonical
+from runner.config import MAX_CONFIG_BYTES, RunConfig, canonical
 from runner.node import Published
 from runner.publishing import Publishing, common_model
 from runner.seeds import generator
+from runner.task_config import config_cid, config_of, saved_values, terms_of
 from runner.update import MAX_BYTES, Blocks, Update, UpdateError, parse_update, quantise
 from runner.versions import git_commit, package_version
 
@@ -38,25 +39,23 @@ def check_config(
         made_with: The version of qrun that the run says it was made with.
     """
     digest = state.spec.config_digest
-    cid = str(Cid(RAW, digest))
+    cid = config_cid(digest)
     claim = "the config's bytes are in the store, under the digest that the task was opened with"
     data = _config_bytes(findings, evidence, digest, cid, claim)
     if data is None:
         return None
     form = "the config is one, whole"
     try:
-        saved = load_json(data, max_bytes=MAX_CONFIG_BYTES, what="the config")
-        if not isinstance(saved, dict) or canonical(saved) != data:
-            raise QrunError("its bytes are no table of settings in canonical form.")
-    except (QrunError, TypeError, ValueError) as error:
+        saved = saved_values(data)
+    except QrunError as error:
         findings.false("config/form", form, str(error), cid)
         return None
-    config, problem = None, "this version of qrun writes the same settings otherwise."
+    config, problem = None, ""
     try:
-        config = build_config(saved, origin="the config")
+        config = config_of(saved)
     except QrunError as error:
         problem = error.message
-    if config is None or config.canonical() != data:
+    if config is None:
         own = version_of({"qrun": package_version("qrun"), "git_commit": git_commit()})
         if made_with is None or made_with == own:
             findings.false("config/form", form, problem, cid)
@@ -65,16 +64,10 @@ def check_config(
             findings.withheld("config/form", "the config is one of this version of qrun", reason, cid)
         return None
     findings.test(True, "config/form", form, where=cid)
-    spec = state.spec
-    for name, said, is_ in (
-        ("rounds", spec.max_rounds, config.rounds),
-        ("nodes", len(spec.nodes), config.nodes),
-        ("experiment", spec.experiment, config.experiment),
-        ("rules", spec.rules, config.federation.rules()),
-    ):
+    for term in terms_of(state.spec, config):
         findings.test(
-            said == is_, f"config/task/{name}", f"the task's {name} are the config's",
-            f"the task was opened with {said}, the config has {is_}", cid,
+            term.agree, f"config/task/{term.name}", f"the task's {term.name} are the config's",
+            f"the task was opened with {term.said}, the config has {term.wanted}", cid,
         )  # fmt: skip
     return config
 
@@ -232,7 +225,7 @@ class Audited(Publishing):
                     lambda: self._check_names(found, submission))  # fmt: skip
             attempt(f"aggregation/{where}/start",
                     "the model started from the aggregate of its inputs, which weigh what the contract's reputation "
-                    "gives them", cid, lambda: self._check_start(found))  # fmt: skip
+                    "gives them", cid, lambda: self._check_start(found, submission))  # fmt: skip
         attempt(f"signatures/{where}", "the node signed this model, for this round of this task on this chain",
                 submission.signature, lambda: self._check_author(submission))  # fmt: skip
         if not faults:

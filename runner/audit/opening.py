@@ -62,6 +62,7 @@ def check_opening(findings: Findings, history: History, call: Call, opened: Entr
             "whether it is open to all": int(not spec.nodes),
             "the block of the opening": call.block,
             "its time": call.time,
+            "its window": spec.rules.window_seconds,
         }
         found = {
             int.from_bytes(history.code[start : start + size], "big") for start, size in load_artefact()["immutables"]
@@ -107,6 +108,8 @@ def _refused(spec: TaskSpec) -> str:
         "an account stands twice on its allow-list, or none does": len(set(spec.nodes)) != n
         or any(int(node, 16) == 0 for node in spec.nodes),
         "its rules are out of range": 0 in (*seconds, rules.low_in_a_row, rules.hard_in_a_row)
-        or max(rules.keep, rules.warn, rules.low_early, rules.low_late) > 100,
+        or max(rules.keep, rules.warn, rules.low_early, rules.low_late) > 100
+        or rules.window_seconds > rules.submit_seconds
+        or (rules.asynchronous and rules.quorum == 0),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)

@@ -12,7 +12,7 @@ from contracts.event_log import Entry
 from contracts.history import Call, History
 from contracts.metrics import unpack_metrics
 from contracts.packing import members
-from contracts.task_log import NO_GRADE, submission_of
+from contracts.task_log import NO_GRADE, announcement_of, submission_of
 
 
 def tell(history: History) -> list[dict[str, Any]]:
@@ -100,9 +100,13 @@ def _concluded(entry: Entry) -> str:
     return f"states model {entry.args['model'].hex()[:16]} and report {entry.args['report'].hex()[:16]}"
 
 
+def _announced(entry: Entry) -> str:
+    return f"announces {_cid(entry)} of topic {entry.args['topic'].hex()[:16]}"
+
+
 def _cid(entry: Entry) -> str:
     try:
-        return submission_of(entry).cid
+        return (announcement_of if entry.name == "Announced" else submission_of)(entry).cid
     except LedgerError:
         return "what is no content identifier"
 
@@ -137,5 +141,6 @@ _WORDS: dict[str, Callable[[Entry], str]] = {
     "RolledBack": _rolled_back,
     "Concluded": _concluded,
     "TaskEnded": lambda entry: f"the task {'is abandoned' if entry.args['abandoned'] else 'has ended'}",
+    "Announced": _announced,
     "Withdrawn": lambda entry: f"withdraws {entry.args['amount']} wei",
 }

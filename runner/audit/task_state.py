@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from contracts.records import Phase, SettlementRecord, Submission, TaskSpec
+from contracts.records import Announcement, Phase, SettlementRecord, Submission, TaskSpec
 from contracts.reputation import Settlement, Standing, settle
 from contracts.task_log import NO_GRADE
 
@@ -25,8 +25,9 @@ class Registration:
 
 @dataclass
 class Round:
-    """One round. `rows` are the revealed grades as the contract takes them, `times` the blocks' times of submissions.
+    """One round. `rows` are the revealed grades as the contract takes them.
 
+    `ended_at` is the time of the submission that ended those of an asynchronous round; None where its window did.
     `record` is what the log says of its settlement, `settled` what follows from the grades.
     """
 
@@ -36,6 +37,7 @@ class Round:
     known: int
     opened_at: int
     submissions: dict[int, Submission] = field(default_factory=dict)
+    ended_at: int | None = None
     commitments: dict[int, bytes] = field(default_factory=dict)
     rows: dict[int, bytes] = field(default_factory=dict)
     settled: Settlement | None = None
@@ -56,6 +58,7 @@ class TaskState:
         base: The round whose models the open round starts from; after the end the one that counts.
         closed: The last round that is settled or void.
         counted: Settled rounds that count, in order.
+        announced: What nodes announced, in order.
         ended: None while it goes on; else whether it was abandoned.
     """
 
@@ -76,6 +79,7 @@ class TaskState:
     votes: dict[tuple[int, int, int], set[int]] = field(default_factory=dict)
     conclusions: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     withdrawn: dict[str, int] = field(default_factory=dict)
+    announced: list[Announcement] = field(default_factory=list)
     ended: bool | None = None
 
     def __post_init__(self) -> None:
@@ -101,16 +105,23 @@ class TaskState:
         if self.open is None:
             return Phase.SETUP
         rules, round_ = self.spec.rules, self.open
-        until = round_.opened_at + rules.submit_seconds
+        until = self._submissions_until(round_)
         if set(round_.submissions) != round_.active and now < until:
             return Phase.SUBMIT
         until += rules.commit_seconds
-        if set(round_.commitments) != set(round_.submissions) and now < until:
+        if not round_.submissions.keys() <= round_.commitments.keys() and now < until:
             return Phase.COMMIT
         until += rules.reveal_seconds
         if set(round_.rows) != set(round_.commitments) and now < until:
             return Phase.REVEAL
         return Phase.SETTLE
+
+    def _submissions_until(self, round_: Round) -> int:
+        """When its submissions end, or ended: in an asynchronous task with the window, once there is one."""
+        rules = self.spec.rules
+        if not rules.asynchronous or not round_.submissions:
+            return round_.opened_at + rules.submit_seconds
+        return round_.opened_at + rules.window_seconds if round_.ended_at is None else round_.ended_at
 
     def abandonable_at(self) -> int:
         """From when on anybody may abandon it."""
@@ -159,6 +170,14 @@ class TaskState:
         self.map_digest = digest
         return [("MapAgreed", {"digest": digest}), *self._open_first(now)]
 
+    def submit(self, round_: Round, submission: Submission, now: int) -> None:
+        """A node submits its model; in an asynchronous round the last one, or the first after the window, ends that."""
+        rules = self.spec.rules
+        round_.submissions.setdefault(submission.node, submission)
+        late = now >= round_.opened_at + rules.window_seconds
+        if rules.asynchronous and round_.ended_at is None and (late or set(round_.submissions) == round_.active):
+            round_.ended_at = now
+
     def settle(self, round_: Round, now: int) -> tuple[Settlement, list[Event]]:
         """What the round's grades come to, and what follows."""
         settled = settle(
@@ -168,6 +187,7 @@ class TaskState:
             active=round_.active,
             submitted=round_.submissions.keys(),
             grades=round_.grades(),
+            committed=round_.commitments.keys(),
         )
         round_.settled = settled
         self.standings[: round_.known] = settled.standings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.errors import LedgerError
-from contracts.records import NodeRecord, Submission
+from contracts.records import Announcement, NodeRecord, Submission
 from runner.audit.task_state import Round, TaskState
 
 
@@ -64,6 +64,14 @@ class TaskView:
     def settlement(self, round_: int) -> Weighing | None:
         """What a round's grades come to; None where it is not settled."""
         return self._round(round_).settled
+
+    def announcements(self, topic: bytes) -> dict[int, Announcement]:
+        """Each node's first announcement of a topic, in the order of the log: by node."""
+        found: dict[int, Announcement] = {}
+        for one in self.state.announced:
+            if one.topic == topic:
+                found.setdefault(one.node, one)
+        return found
 
     def nodes(self) -> list[NodeRecord]:
         """The registered nodes, in order."""

@@ -90,5 +90,13 @@ def complete_run(incomplete: str) -> list[str]:
     return [r.run for r in RunIndex().list() if r.run.startswith(incomplete)]
 
 
+ConfirmationsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Blocks that a transaction must be in or under, with --chain URL; 1 (mined) if not told."),
+]
+GatewayOption = Annotated[
+    list[str] | None,
+    typer.Option("--gateway", help="IPFS gateway asked for what the daemon has not; may be given several times."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 RunArgument = Annotated[str, typer.Argument(help="Name of the run, or its beginning.", autocompletion=complete_run)]

@@ -7,89 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
-from runner.commands.played import (
-    MaxQpuOption,
-    MaxTimeOption,
-    MitigationAtOption,
-    MitigationBudgetOption,
-    MitigationOption,
-    ModeOption,
-    PatienceOption,
-    play,
+from runner.commands.base import (
+    ConfirmationsOption,
+    GatewayOption,
+    JsonOption,
+    complete_backend,
+    complete_experiment,
+    guarded,
+    print_json,
 )
+from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, PatienceOption, play
+from runner.commands.run_options import Asked, defines_a_run
 
 
 @guarded
+@defines_a_run
 def experiment(
     name: Annotated[
         str, typer.Argument(help="The experiment, or `list` for all of them.", autocompletion=complete_experiment)
     ],
     *,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="ideal, a device (see `qrun backends list`), or a snapshot FILE.json. \\[default: fake_kyiv]",
-            autocompletion=complete_backend,
-        ),
-    ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 60 steps each). \\[default: 1]")] = None,
-    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator = features. \\[default: 6]")] = None,
-    reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
-    entanglement: Annotated[
-        str | None,
-        typer.Option(help="full, linear, reverse_linear, pairwise, circular or sca. \\[default: reverse_linear]"),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="twin (exact, noisy), aer (shots), runtime (IBM's Runtime: devices, or its local mode), or qml "
-            "(EstimatorQNN on Aer, slow: a reference). \\[default: twin]"
-        ),
-    ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            help="Shots a circuit: the twin samples instead of being exact; aer, qml, runtime take 1024 if not told. "
-            "With --run-on: of the device."
-        ),
-    ] = None,
-    idle_noise: Annotated[
-        bool | None,
-        typer.Option("--idle-noise/--no-idle-noise", help="Qubits also relax while they wait, with --engine twin."),
-    ] = None,
-    noise_scale: Annotated[
-        float | None, typer.Option(help="The device's noise so many times as large, 0 to 10; the layout stays.")
-    ] = None,
-    layout: Annotated[
-        int | None, typer.Option(help="0: the device's best qubits; 1: the best of those that are left ...")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda: where the twin computes. \\[default: auto]")
-    ] = None,
-    partition: Annotated[
-        str | None,
-        typer.Option(
-            help="How benign records are dealt: iid, or dirichlet:ALPHA over protocol and service. \\[default: iid]"
-        ),
-    ] = None,
-    aggregation: Annotated[
-        str | None,
-        typer.Option(
-            help="How models are joined: reputation, mean, median, trimmed-mean or krum. \\[default: reputation]"
-        ),
-    ] = None,
-    signatures: Annotated[
-        str | None,
-        typer.Option(help="How models are signed: secp256k1, or ml-dsa-65 (post-quantum). \\[default: secp256k1]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all the experiment's randomness. \\[default: 0]")] = None,
+    asked: Asked,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")] = None,
-    full: Annotated[bool | None, typer.Option("--full", help="Train on KDDTrain+, all 125,973 records.")] = None,
-    no_test: Annotated[bool | None, typer.Option("--no-test", help="Leave the test file alone.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; new or empty.")] = None,
     chain: Annotated[
         str | None, typer.Option(help="JSON-RPC URL of an Ethereum node, else a chain in the run's folder.")
@@ -97,6 +36,8 @@ def experiment(
     ipfs: Annotated[
         str | None, typer.Option(help="Address of an IPFS daemon, else a store in the run's folder.")
     ] = None,
+    gateway: GatewayOption = None,
+    confirmations: ConfirmationsOption = None,
     mode: ModeOption = None,
     train_on: Annotated[
         str | None,
@@ -121,16 +62,6 @@ def experiment(
     resilience_level: Annotated[
         int | None, typer.Option(help="0, 1 or 2: the Estimator's mitigation; counts of the Sampler if not told.")
     ] = None,
-    mitigation: MitigationOption = None,
-    mitigation_at: MitigationAtOption = None,
-    mitigation_budget: MitigationBudgetOption = None,
-    max_depth: Annotated[
-        int | None, typer.Option(help="Depth that the compiled generator may have, else it is laid out anew.")
-    ] = None,
-    infidelity_weight: Annotated[
-        float | None,
-        typer.Option(help="Weight of the compiled circuit's expected infidelity in the generator's loss."),
-    ] = None,
     max_qpu_seconds: MaxQpuOption = None,
     max_time: MaxTimeOption = None,
     patience: PatienceOption = None,
@@ -150,30 +81,13 @@ def experiment(
     from runner.options import config_from
 
     # The twin is exact, and shots are the device's, where trained models go to one.
-    in_file = {} if config is None else read_toml(config).get("runtime")
+    in_file = {} if asked.file is None else read_toml(asked.file).get("runtime")
     elsewhere = run_on is not None or (isinstance(in_file, dict) and in_file.get("run_on") is not None)
+    shots = asked.values["shots"]
     values: dict[str, Any] = {
-        "backend": backend,
-        "nodes": nodes,
-        "rounds": rounds,
-        "engine": _engine(engine, train_on),
+        **asked.values,
+        "engine": _engine(asked.values["engine"], train_on),
         "shots": None if elsewhere else shots,
-        "idle_noise": idle_noise,
-        "noise_scale": noise_scale,
-        "layout": layout,
-        "device": device,
-        "seed": seed,
-        "partition": partition,
-        "full": full,
-        "test": None if no_test is None else not no_test,
-        "epochs": epochs,
-        "qubits": qubits,
-        "reps": reps,
-        "entanglement": entanglement,
-        "aggregation": aggregation,
-        "signatures": signatures,
-        "model": {"max_depth": max_depth, "infidelity_weight": infidelity_weight},
-        "mitigation": {"stack": mitigation, "apply": mitigation_at, "budget": mitigation_budget},
         "runtime": {
             "run_on": run_on,
             "shots": shots if elsewhere else None,
@@ -188,10 +102,11 @@ def experiment(
     from runner.access import Said
     from runner.places import Places
 
-    places = Places(data, chain, ipfs)
+    places = Places(data, chain, ipfs, tuple(gateway or ()), confirmations)
+    places.check()
     said = Said(mode, max_qpu_seconds, max_time, patience, detach=detach)
     said.access()
-    checked = config_from(name, values, config, tell=_tell)
+    checked = config_from(name, values, asked.file, tell=tell_of)
     if train_on is not None and (checked.runtime is None or checked.runtime.run_on is None):
         raise UsageError(f"--train-on {train_on}: says where models for a device are trained.", "Add --run-on NAME.")
     said.fits(checked)
@@ -220,7 +135,8 @@ def _engine(engine: str | None, train_on: str | None) -> str | None:
     return train_on if engine is None else engine
 
 
-def _tell(title: str, text: str) -> None:
+def tell_of(title: str, text: str) -> None:
+    """Say which device or stack was chosen, and why."""
     typer.echo(f"{title}: {text}", err=True)
 
 

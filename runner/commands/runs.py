@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from runner.commands import rollback
-from runner.commands.base import JsonOption, RunArgument, guarded, print_json
+from runner.commands.base import (
+    ConfirmationsOption,
+    GatewayOption,
+    JsonOption,
+    RunArgument,
+    guarded,
+    print_json,
+)
 from runner.commands.played import MaxQpuOption, MaxTimeOption, ModeOption, PatienceOption, play
 
 
@@ -67,6 +74,8 @@ def resume(
     data: Data = None,
     chain: Chain = None,
     ipfs: Ipfs = None,
+    gateway: GatewayOption = None,
+    confirmations: ConfirmationsOption = None,
     mode: ModeOption = None,
     max_qpu_seconds: MaxQpuOption = None,
     max_time: MaxTimeOption = None,
@@ -81,7 +90,7 @@ def resume(
 
     said = Said(mode, max_qpu_seconds, max_time, patience, resubmit)
     said.access()  # a mistake is told first, also of a run that is finished
-    places = Places(data, chain, ipfs)
+    places = Places(data, chain, ipfs, tuple(gateway or ()), confirmations)
     play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
 
 
@@ -92,6 +101,8 @@ def detach(
     data: Data = None,
     chain: Chain = None,
     ipfs: Ipfs = None,
+    gateway: GatewayOption = None,
+    confirmations: ConfirmationsOption = None,
     mode: ModeOption = None,
     max_qpu_seconds: MaxQpuOption = None,
     max_time: MaxTimeOption = None,
@@ -106,7 +117,7 @@ def detach(
 
     said = Said(mode, max_qpu_seconds, max_time, patience, resubmit, detach=True)
     said.access()
-    places = Places(data, chain, ipfs)
+    places = Places(data, chain, ipfs, tuple(gateway or ()), confirmations)
     play(lambda terminal: go_on(run, places=places, said=said, reporter=terminal), as_json=as_json)
 
 

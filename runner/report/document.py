@@ -14,8 +14,8 @@ FORMAT = "qrun-report/1"
 
 Kind = Literal["text", "whole", "fixed", "figures", "interval", "points", "p", "mono", "link"]
 """How a cell is shown: text; a whole number; so many digits after the point; so many significant ones; an interval
-{"mean", "low", "high", "n"}, and one in hundredths (points); a p value; text that is copied rather than read; a run's name, which
-leads to its page where there is one."""
+{"mean", "low", "high", "n"}, and one in hundredths (points); a p value; text that is copied rather than read; a run's
+name, which leads to its page where there is one."""
 
 NUMERIC = ("whole", "fixed", "figures", "interval", "points", "p")
 NOTHING = "–"

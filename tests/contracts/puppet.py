@@ -13,7 +13,7 @@ from eth_utils.crypto import keccak
 from contracts.build import load_artefact
 from contracts.chain import Chain
 from contracts.records import Receipt
-from contracts.rounds import address_of_first_contract
+from contracts.rounds import address_of_contract
 
 OPCODES = {
     "STOP": 0x00, "SUB": 0x03, "EQ": 0x14, "ISZERO": 0x15, "SHL": 0x1B, "CALLER": 0x33, "CALLDATALOAD": 0x35,
@@ -84,7 +84,7 @@ class Puppet:
         copy = assemble(f"0x{len(code):02x} DUP1 0x09 PUSH0 CODECOPY PUSH0 RETURN")
         assert len(copy) == 9
         chain._transact(owner, {"data": "0x" + (copy + code).hex(), "gas": 300_000, "value": 0}, ())
-        self.address = address_of_first_contract(owner.address)
+        self.address = address_of_contract(owner.address, 0)
         assert chain.code(self.address) == code
 
     def when_paid(self, what: When) -> None:

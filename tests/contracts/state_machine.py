@@ -62,6 +62,8 @@ share = st.integers(0, (1 << NODES) - 1)
 streak = st.sampled_from([1, 1, 2, 3])
 wrongs = st.sampled_from(["", "", "", "too high", "own", "too long", "empty"])
 quality = st.sampled_from([0, 0, 1, 10, 30, 34, 35, 36, 60, 69, 70, 71, 85, 99, 100])
+# (window, quorum): half of the tasks are synchronous; 100 seconds are all the time there is to submit.
+schedules = st.sampled_from([(0, 0), (0, 0), (0, 0), (0, 7), (1, 1), (20, 2), (60, 3), (100, 3)])
 worth = st.one_of(st.sampled_from([80, 85, 100]), st.sampled_from([75, 90, 100]), quality)
 
 
@@ -85,6 +87,13 @@ moves = st.one_of(
     st.tuples(st.just("conclude"), players, st.sampled_from([b"f" * 32, ZERO])),
     st.tuples(st.just("abandon"), players),
     st.tuples(st.just("withdraw"), players),
+    st.tuples(
+        st.just("announce"),
+        players,
+        st.sampled_from([b"t" * 32, b"u" * 32, ZERO]),
+        st.sampled_from([b"d" * 32, b"d" * 32, ZERO]),
+        st.sampled_from([0x55, 0x70, 0x71]),
+    ),
 )
 """A single call, right or wrong: its kind, who makes it, and what it needs."""
 
@@ -108,6 +117,7 @@ class TaskMachine(RuleBasedStateMachine):
         good=st.lists(worth, min_size=NODES, max_size=NODES),
         begun=st.sampled_from([True, True, True, False]),
         bad=st.sampled_from([0, 1, 2, 0, 1, 2, NODES]),
+        schedule=schedules,
     )
     def open(  # noqa: PLR0917
         self,
@@ -121,6 +131,7 @@ class TaskMachine(RuleBasedStateMachine):
         good: list[int],
         begun: bool,
         bad: int,
+        schedule: tuple[int, int],
     ) -> None:
         accounts = [a.address for a in self.world.accounts]
         least = min(least, known) or least
@@ -130,6 +141,7 @@ class TaskMachine(RuleBasedStateMachine):
         rules = Rules(
             submit_seconds=100, commit_seconds=50, reveal_seconds=60, setup_seconds=400, early=early, keep=keep,
             strong_early=strong[0], strong_late=strong[1], low_in_a_row=low, hard_in_a_row=hard,
+            window_seconds=schedule[0], quorum=schedule[1],
         )  # fmt: skip
         opener, chain = self.world.accounts[NODES], self.world.chain
         if not known:
@@ -180,9 +192,20 @@ class TaskMachine(RuleBasedStateMachine):
         return not isinstance(expected, Refused)
 
     def _note(self, events: list[Event]) -> None:
+        model = self.model
         for name, said in events:
             MET[name] += 1
+            if model.asynchronous and name == "ModelSubmitted":
+                late = model.ended_at is not None and model.ended_at >= model.opened_at + model.rules.window_seconds
+                MET["windows: first submissions after them"] += late
+                MET["windows: all submitted before their end"] += model.ended_at is not None and not late
+            if model.asynchronous and name == "GradesRevealed":
+                MET["windows: graders without a model"] += said["node"] not in model.submitted
             if name == "RoundSettled":
+                MET["windows: settled"] += model.asynchronous
+                MET["windows: settled, who is absent keeps its reputation"] += model.asynchronous and 255 in [
+                    score for i, score in enumerate(said["scores"]) if said["reputation"][i]
+                ]
                 MET["settlements that exclude"] += said["excluded"] > 0
                 MET["settlements that are weak"] += not said["strong"]
                 MET["settlements without everybody's grades"] += 255 in said["asymmetry"]
@@ -226,6 +249,8 @@ class TaskMachine(RuleBasedStateMachine):
 
     def _compare_phase(self) -> None:
         assert self._view("phase") == self.model.phase(self._now())
+        for seconds in (19, 49, 99):
+            assert self._view("phaseAt", self._now() + seconds) == self.model.phase(self._now() + seconds)
 
     # -- single calls, right and wrong ------------------------------------------------------------------------------
 
@@ -276,6 +301,9 @@ class TaskMachine(RuleBasedStateMachine):
         if changed and row:
             row = bytes([row[0] ^ 1]) + row[1:]
         self.call(who, "reveal", round_, row, salt)
+
+    def _announce(self, who: int, topic: bytes, digest: bytes, codec: int) -> None:
+        self.call(who, "announce", topic, digest, codec)
 
     def _settle(self, who: int, round_: int, most: int) -> None:
         self.call(who, "settle", round_, most)
@@ -347,10 +375,17 @@ class TaskMachine(RuleBasedStateMachine):
             else:
                 self._settle(i, round_, 32)
         if late and self._round(0) == round_ and self.model.phase(self._now()) == phase < Where.SETTLE:
-            self.world.now = self.model.opened_at + (0, 100, 150, 210)[phase]
+            self.world.now = self.model.deadlines()[phase]
             self._compare_phase()
 
-    @precondition(lambda self: self.model.settlements > 0)
+    @precondition(lambda self: self.model.asynchronous and self.model.opened_at > 0 and not self.model.submitted)
+    @rule(who=st.integers(1, (1 << NODES) - 1), past=st.sampled_from([-1, 0, 1, 30, 60, 80]))
+    def first(self, who: int, past: int) -> None:
+        """Nobody submits in the window, or hardly anybody; then who is named tries to."""
+        self.world.now = max(self._now(), self.model.opened_at + self.model.rules.window_seconds + past)
+        self._phase(self._of(who), False)
+
+    @precondition(lambda self: self.model.settlements > 0 and not self.model.asynchronous)
     @rule(who=st.one_of(share, st.just((1 << NODES) - 1)), back=st.integers(0, 2), submit=st.booleans())
     def vote(self, who: int, back: int, submit: bool) -> None:
         """Nodes vote to go back by so many rounds, one of them after it has submitted to the open one."""
@@ -379,6 +414,9 @@ class TaskMachine(RuleBasedStateMachine):
     def _of(self, who: int) -> list[int]:
         return [i for i in range(NODES) if (who >> i) & 1]
 
+    def _graders(self) -> set[int]:
+        return self.model.active if self.model.asynchronous else self.model.submitted
+
     def _may(self, i: int, phase: Where) -> bool:
         address = self.world.accounts[i].address
         if address not in self.model.accounts:
@@ -388,7 +426,7 @@ class TaskMachine(RuleBasedStateMachine):
             return node in self.model.registered
         return node in {
             Where.SUBMIT: self.model.active - self.model.submitted,
-            Where.COMMIT: self.model.submitted - set(self.model.committed),
+            Where.COMMIT: self._graders() - set(self.model.committed),
             Where.REVEAL: set(self.model.committed) - set(self.model.revealed),
         }.get(phase, set())
 

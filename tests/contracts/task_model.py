@@ -60,6 +60,7 @@ class TaskModel:
     base: int = 0
     closed: int = 0
     settlements: int = 0
+    ended_at: int | None = None  # when a submission ended those of an asynchronous round
     round_nodes: int = 0
     pages: int = 0
     active: set[int] = field(default_factory=set)
@@ -88,16 +89,26 @@ class TaskModel:
             return Phase.ENDED
         if not self.opened_at:
             return Phase.SETUP
-        until = self.opened_at + self.rules.submit_seconds
-        if now < until and self.submitted != self.active:
+        until = self.deadlines()
+        if now < until[Phase.SUBMIT] and self.submitted != self.active:
             return Phase.SUBMIT
-        until += self.rules.commit_seconds
-        if now < until and set(self.committed) != self.submitted:
+        if now < until[Phase.COMMIT] and self.submitted - set(self.committed):
             return Phase.COMMIT
-        until += self.rules.reveal_seconds
-        if now < until and set(self.revealed) != set(self.committed):
+        if now < until[Phase.REVEAL] and set(self.revealed) != set(self.committed):
             return Phase.REVEAL
         return Phase.SETTLE
+
+    def deadlines(self) -> dict[Phase, int]:
+        """When the phases of the open round end at the latest, as far as is known now."""
+        submit = self.opened_at + self.rules.submit_seconds
+        if self.asynchronous and self.submitted:
+            submit = self.opened_at + self.rules.window_seconds if self.ended_at is None else self.ended_at
+        commit = submit + self.rules.commit_seconds
+        return {Phase.SUBMIT: submit, Phase.COMMIT: commit, Phase.REVEAL: commit + self.rules.reveal_seconds}
+
+    @property
+    def asynchronous(self) -> bool:
+        return self.rules.window_seconds > 0
 
     def owed(self, account: str) -> int:
         if not self.ended or account in self.paid:
@@ -189,8 +200,16 @@ class TaskModel:
             return [("TaskEnded", {"abandoned": False})]
         self.opened_at, self.round_nodes = now, len(self.accounts)
         self.active = self.registered - self.excluded
-        self.submitted, self.committed, self.revealed = set(), {}, {}
+        self.submitted, self.committed, self.revealed, self.ended_at = set(), {}, {}, None
         return [("RoundOpened", {"round": self.closed + 1, "base": self.base, "active": bits(self.active)})]
+
+    def announce(self, sender: str, now: int, topic: bytes, digest: bytes, codec: int) -> list[Event]:
+        node = self._registered(sender)
+        if ZERO in (topic, digest):
+            raise Refused("EmptyDigest")
+        if codec not in (0x55, 0x70):
+            raise Refused("UnknownCodec", codec=codec)
+        return [("Announced", {"node": node, "topic": topic, "digest": digest, "codec": codec})]
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +224,10 @@ class TaskModel:
             raise Refused("EmptyDigest")
         if codec not in (0x55, 0x70):
             raise Refused("UnknownCodec", codec=codec)
+        window_over = now >= self.opened_at + self.rules.window_seconds
         self.submitted.add(node)
+        if self.asynchronous and (window_over or self.submitted == self.active):
+            self.ended_at = now
         fields = {"digest": digest, "codec": codec, "metrics": metrics, "resources": resources, "signature": signed}
         return [("ModelSubmitted", {"round": round_, "node": node, **fields})]
 
@@ -214,7 +236,7 @@ class TaskModel:
         if node in self.committed and round_ == self.open_round():
             raise Refused("AlreadyCommitted", round=round_, node=node)
         self._require(round_, Phase.COMMIT, now)
-        if node not in self.submitted:
+        if node not in self.submitted and not self.asynchronous:
             raise Refused("NotSubmitted", round=round_, node=node)
         if commitment == ZERO:
             raise Refused("EmptyDigest")
@@ -257,6 +279,7 @@ class TaskModel:
             active=self.active,
             submitted=self.submitted,
             grades={i: {j: g for j, g in enumerate(row) if g != NONE} for i, row in self.revealed.items()},
+            committed=self.committed.keys(),
         )
         self.standings[:n] = result.standings
         self.excluded |= result.excluded
@@ -281,6 +304,8 @@ class TaskModel:
     # -- rollback and the end ---------------------------------------------------------------------------------------
 
     def rollback(self, sender: str, now: int, target: int) -> list[Event]:
+        if self.asynchronous:
+            raise Refused("OnlySynchronous")
         node = self._registered(sender)
         if node in self.excluded:
             raise Refused("NotActive", node=node)

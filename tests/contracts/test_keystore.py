@@ -9,6 +9,7 @@ import stat
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from hypothesis import strategies as st
 
 from contracts import keystore, private_file
 from contracts.errors import LedgerError
-from contracts.keystore import MAX_BYTES, NodeSecrets, create_keystore, load_keystore, new_secrets
+from contracts.keystore import (
+    MAX_BYTES,
+    NodeSecrets,
+    Told,
+    create_keystore,
+    load_account,
+    load_keystore,
+    new_secrets,
+    read_told,
+)
 from contracts.private_file import read_password, read_private, write_private
 
 CHEAP = 1 << 4
@@ -65,6 +75,34 @@ def test_any_ethereum_tool_reads_the_account(path: Path) -> None:
     assert bytes(Account.decrypt(body, PASSWORD)) == KEPT.chain
     assert set(body) == {"address", "crypto", "id", "version", "qrun"}
     assert "0x" + body["address"].lower() == KEPT.address.lower()
+
+
+def test_what_it_says_of_itself_without_the_password(tmp_path: Path, path: Path) -> None:
+    assert read_told(path) == Told(KEPT.address, of_node=True, signing=True)
+    plain = tmp_path / "plain"
+    create_keystore(plain, NodeSecrets(KEPT.chain, KEPT.exchange), PASSWORD, work_factor=CHEAP)
+    assert read_told(plain) == Told(KEPT.address, of_node=True, signing=False)
+    path.chmod(0o644)
+    with pytest.raises(LedgerError, match="chmod 600"):
+        read_told(path)
+
+
+def test_the_account_of_another_tool(tmp_path: Path, path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text(json.dumps(Account.encrypt(KEPT.chain, PASSWORD, kdf="scrypt", iterations=CHEAP)))
+    other.chmod(0o600)
+    assert read_told(other) == Told(KEPT.address, of_node=False, signing=False)
+    assert load_account(other, PASSWORD) == load_account(path, PASSWORD) == KEPT.chain
+    with pytest.raises(LedgerError, match=r"an Ethereum account alone.*`qrun key import`"):
+        load_keystore(other, PASSWORD)
+    with pytest.raises(LedgerError, match="password wrong"):
+        load_account(other, PASSWORD + "x")
+    rewrite(other, _set("address", to="11" * 20))
+    with pytest.raises(LedgerError, match="not the account that it names"):
+        load_account(other, PASSWORD)
+    other.write_text(json.dumps(Account.encrypt(KEPT.chain, PASSWORD, kdf="pbkdf2", iterations=16)))
+    with pytest.raises(LedgerError, match=r"no keystore of an account.*scrypt"):
+        load_account(other, PASSWORD)
 
 
 def test_the_cost_of_a_real_one(tmp_path: Path) -> None:
@@ -259,6 +297,8 @@ def test_a_hostile_file_is_one_line_and_costs_nothing(path: Path, change: Any) -
     began = time.monotonic()
     with pytest.raises(LedgerError, match="is no keystore of a node, or damaged") as caught:
         load_keystore(path, PASSWORD)
+    with suppress(LedgerError):  # one without a node's part is a keystore still
+        assert not read_told(path).of_node
     assert time.monotonic() - began < 0.5
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500 + len(str(path))
@@ -289,6 +329,8 @@ def test_no_damage_goes_unseen(path: Path, data: st.DataObject) -> None:
         assert load_keystore(damaged, PASSWORD) == KEPT
     except LedgerError as error:
         assert "damaged" in str(error)  # noqa: PT017
+    with suppress(LedgerError):
+        assert read_told(damaged).of_node in (True, False)
 
 
 @pytest.mark.parametrize("part", ["crypto", "qrun", "address"])

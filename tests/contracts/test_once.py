@@ -17,7 +17,7 @@ from contracts.cid import cid_of
 from contracts.errors import ContentError, LedgerError
 from contracts.event_log import EventLog
 from contracts.records import Receipt
-from contracts.rounds import FederatedRounds, address_of_first_contract, gas_budget
+from contracts.rounds import FederatedRounds, address_of_contract, gas_budget
 from tests.contracts.conftest import METRICS, SIGNATURE, Bank, Play, key, model, open_task, salt
 from tests.servers import anvil_node
 
@@ -131,7 +131,7 @@ def test_attaching_to_foreign_code(bank: Bank) -> None:
     (account,) = bank.accounts(1)
     # PUSH1 1, PUSH1 0, MSTORE8, PUSH1 1, PUSH1 0, RETURN: deploys the one byte of code 01.
     bank.chain._transact(account, {"data": "0x600160005360016000f3", "gas": 200_000, "value": 0}, ())
-    address = address_of_first_contract(account.address)
+    address = address_of_contract(account.address, 0)
     assert bank.chain.code(address) == b"\x01"
     with pytest.raises(LedgerError, match="not this version's"):
         FederatedRounds.attach(bank.chain, address)

@@ -90,18 +90,22 @@ def test_who_never_comes_is_excluded_in_time() -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """What happens in a round: who submits, who of them reveals, and the whole square of grades."""
+    """What happens in a round: who submits, who of them reveals, and the whole square of grades.
+
+    `committed` is of an asynchronous task, where anybody may grade: who binds itself to grades.
+    """
 
     submitted: frozenset[int]
     revealed: frozenset[int]
     square: tuple[tuple[int, ...], ...]
+    committed: frozenset[int] = frozenset()
 
     def grades(self) -> dict[int, Row]:
         return {i: {j: self.square[i][j] for j in self.submitted - {i}} for i in sorted(self.revealed)}
 
 
 @st.composite
-def histories(draw: st.DrawFn, most: int = 12) -> tuple[Rules, int, list[Round]]:
+def histories(draw: st.DrawFn, most: int = 12, *, windows: bool = False) -> tuple[Rules, int, list[Round]]:
     n = draw(st.integers(1, most))
     rules = Rules(
         QUICK.submit_seconds,
@@ -118,6 +122,8 @@ def histories(draw: st.DrawFn, most: int = 12) -> tuple[Rules, int, list[Round]]
         keep=draw(st.integers(0, 100)),
         low_in_a_row=draw(st.integers(1, 3)),
         hard_in_a_row=draw(st.integers(1, 3)),
+        window_seconds=draw(st.sampled_from([1, 400, QUICK.submit_seconds])) if windows else 0,
+        quorum=draw(st.integers(1, 4)) if windows else 0,
     )
     everybody = st.just(frozenset(range(n)))
     some = st.one_of(everybody, everybody, st.frozensets(st.integers(0, n - 1)))
@@ -127,7 +133,8 @@ def histories(draw: st.DrawFn, most: int = 12) -> tuple[Rules, int, list[Round]]
         # As from one distribution, or apart from each other.
         grade = draw(st.sampled_from([a_grade, st.integers(60, 95)]))
         square = draw(st.lists(st.lists(grade, min_size=n, max_size=n).map(tuple), min_size=n, max_size=n))
-        rounds.append(Round(submitted, submitted & draw(some), tuple(square)))
+        graders = draw(some) if windows else submitted
+        rounds.append(Round(submitted, graders & draw(some), tuple(square), graders))
     return rules, n, rounds
 
 
@@ -151,6 +158,35 @@ def test_scores_and_asymmetry_are_those_of_the_formula(
     for now in found.standings:
         assert 0 <= now.reputation <= 10_000
         assert not now.excluded or now.reputation == now.credits == 0
+
+
+@given(histories(windows=True), st.data())
+def test_who_is_not_judged_stays_as_it_was(history: tuple[Rules, int, list[Round]], data: st.DataObject) -> None:
+    rules, n, (first, *_) = history
+    a_standing = st.builds(
+        Standing,
+        reputation=st.integers(0, 10_000),
+        low=st.integers(0, rules.low_in_a_row - 1),
+        hard=st.integers(0, rules.hard_in_a_row - 1),
+        scored=st.just(True),
+        credits=st.integers(0, 10**6),
+    )
+    standings = data.draw(st.lists(st.one_of(a_standing, st.just(Standing())), min_size=n, max_size=n))
+    active, submitted, grades = frozenset(range(n)), first.submitted, first.grades()
+    found = settle(rules, 4, standings, active=active, submitted=submitted, grades=grades, committed=first.committed)
+    enough = len(grades) >= min(rules.quorum, n)
+    hidden = first.committed - first.revealed
+    for i, (old, new) in enumerate(zip(standings, found.standings, strict=True)):
+        if i not in hidden and not (enough and i in submitted):
+            assert new == old
+        if i in hidden and i not in found.excluded:
+            assert new.reputation == (rules.keep * old.reputation // 100 if old.scored else 0)
+        if i not in first.revealed or i not in submitted or not enough:
+            assert new.credits in (old.credits, 0)
+            assert found.asymmetry[i] is None or i in first.revealed & submitted
+    if not enough:
+        assert not found.strong
+        assert all(new.hard == old.hard for old, new in zip(standings, found.standings, strict=True))
 
 
 def play(game: Play, rounds: Sequence[Round]) -> list[Settlement]:
@@ -178,20 +214,60 @@ def play(game: Play, rounds: Sequence[Round]) -> list[Settlement]:
         expected = settle(
             game.spec.rules, number, standings, active=active, submitted=submitted, grades=played.grades()
         )
-        found = game.contract.settlement(number)
-        assert found is not None
-        assert (found.scores, found.asymmetry, found.strong) == (expected.scores, expected.asymmetry, expected.strong)
-        assert found.reputation == tuple(s.reputation for s in expected.standings)
-        assert (found.low, found.flagged, found.excluded) == (expected.low, expected.flagged, expected.excluded)
-        assert [tuple(node)[1:] for node in game.view("nodes")] == [
-            (s.reputation, s.low, s.hard, s.credits, s.scored) for s in expected.standings
-        ]
-        assert {n.index for n in game.contract.nodes() if n.excluded} == {
-            i for i, s in enumerate(expected.standings) if s.excluded
-        }
-        standings = list(expected.standings)
+        standings = list(said_by_the_chain(game, number, expected).standings)
         told.append(expected)
     return told
+
+
+def play_windows(game: Play, rounds: Sequence[Round]) -> list[Settlement]:
+    """The same of an asynchronous task."""
+    n, rules = len(game.accounts), game.spec.rules
+    game.agree()
+    standings, told = [Standing()] * n, []
+    for number, now in enumerate(rounds, 1):
+        if not (active := {i for i in range(n) if not standings[i].excluded}):
+            break
+        submitted = now.submitted & active
+        committed = now.committed & active if submitted else frozenset()
+        played = Round(submitted, now.revealed & committed, now.square)
+        if rules.window_seconds == 1:
+            game.wait(1)  # the first submission comes after the window, and is the only one
+            submitted = frozenset(sorted(submitted)[:1])
+            played = Round(submitted, played.revealed, now.square)
+        game.submit(number, sorted(submitted))
+        if submitted != active:
+            game.wait(rules.window_seconds if submitted else rules.submit_seconds)
+        rows = Round(submitted, committed, now.square).grades()
+        # Once all that submitted have committed, nobody else may.
+        game.commit(number, {i: rows[i] for i in [*sorted(committed - submitted), *sorted(committed & submitted)]})
+        if submitted - committed:
+            game.wait(rules.commit_seconds)
+        game.reveal(number, played.grades())
+        if committed - played.revealed:
+            game.wait(rules.commit_seconds + rules.reveal_seconds)
+        game.settle(number)
+        expected = settle(
+            rules, number, standings, active=active, submitted=submitted, grades=played.grades(), committed=committed
+        )
+        standings = list(said_by_the_chain(game, number, expected).standings)
+        told.append(expected)
+    return told
+
+
+def said_by_the_chain(game: Play, number: int, expected: Settlement) -> Settlement:
+    """What the rules say of a round, and the chain has said too."""
+    found = game.contract.settlement(number)
+    assert found is not None
+    assert (found.scores, found.asymmetry, found.strong) == (expected.scores, expected.asymmetry, expected.strong)
+    assert found.reputation == tuple(s.reputation for s in expected.standings)
+    assert (found.low, found.flagged, found.excluded) == (expected.low, expected.flagged, expected.excluded)
+    assert [tuple(node)[1:] for node in game.view("nodes")] == [
+        (s.reputation, s.low, s.hard, s.credits, s.scored) for s in expected.standings
+    ]
+    assert {n.index for n in game.contract.nodes() if n.excluded} == {
+        i for i, s in enumerate(expected.standings) if s.excluded
+    }
+    return expected
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=GENERATE, suppress_health_check=list(HealthCheck))
@@ -207,6 +283,23 @@ def test_the_chain_settles_the_same(embedded_bank: Bank, history: tuple[Rules, i
 def test_the_chain_settles_the_same_more_often(embedded_bank: Bank, history: tuple[Rules, int, list[Round]]) -> None:
     rules, n, rounds = history
     play(open_task(embedded_bank, n, rounds=len(rounds), rules=rules), rounds)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, phases=GENERATE, suppress_health_check=list(HealthCheck))
+@given(histories(windows=True))
+def test_the_chain_settles_windows_the_same(embedded_bank: Bank, history: tuple[Rules, int, list[Round]]) -> None:
+    rules, n, rounds = history
+    play_windows(open_task(embedded_bank, n, rounds=len(rounds), rules=rules), rounds)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, derandomize=True, phases=GENERATE, suppress_health_check=list(HealthCheck))
+@given(histories(windows=True))
+def test_the_chain_settles_windows_the_same_more_often(
+    embedded_bank: Bank, history: tuple[Rules, int, list[Round]]
+) -> None:
+    rules, n, rounds = history
+    play_windows(open_task(embedded_bank, n, rounds=len(rounds), rules=rules), rounds)
 
 
 def everybody(square: Sequence[Sequence[int]]) -> Round:

@@ -154,6 +154,8 @@ REFUSED: list[tuple[str, Act, dict[str, object]]] = [
     *[("BadRules", opened(1, rules=rules(**{name: 0})), {}) for name in ("reveal_seconds", "setup_seconds")],
     *[("BadRules", opened(1, rules=rules(**{name: 0})), {}) for name in ("low_in_a_row", "hard_in_a_row")],
     *[("BadRules", opened(1, rules=rules(**{name: 101})), {}) for name in ("keep", "warn", "low_early", "low_late")],
+    ("BadRules", opened(1, rules=rules(window_seconds=1001, quorum=1)), {}),
+    ("BadRules", opened(1, rules=rules(window_seconds=10, quorum=0)), {}),
     # who may do what
     *[
         ("NotAllowed", task(name, *arguments, by=STRANGER, after=after), {})
@@ -167,12 +169,14 @@ REFUSED: list[tuple[str, Act, dict[str, object]]] = [
             ("rollback", (0,), "settled"),
             ("conclude", (D, D), "ended"),
             ("abandon", (), "open"),
+            ("announce", (D, D, RAW), "open"),
         ]
     ],
     *[
         ("NotRegistered", task(name, *arguments), {"node": 0})
         for name, arguments in [
             ("agreeMap", (D,)), ("settle", (1, 32)), ("rollback", (0,)), ("conclude", (D, D)), ("abandon", ()),
+            ("announce", (D, D, RAW)),
         ]
     ],
     *[
@@ -191,6 +195,9 @@ REFUSED: list[tuple[str, Act, dict[str, object]]] = [
     ("EmptyDigest", task("agreeMap", Z, after="registered"), {}),
     ("AlreadyProposed", task("agreeMap", D, after="agreed"), {"node": 0}),
     ("WrongPhase", task("register", D, Z, by=STRANGER, after="ended"), {"round": 0, "open": 0, "phase": Phase.ENDED}),
+    ("EmptyDigest", task("announce", Z, D, RAW, after="registered"), {}),
+    ("EmptyDigest", task("announce", D, Z, RAW, after="registered"), {}),
+    ("UnknownCodec", task("announce", D, D, 0x71, after="registered"), {"codec": 0x71}),
     # a round
     ("WrongPhase", task("submit", 0, *MODEL, after="agreed"), SUBMIT_1 | {"round": 0}),
     ("WrongPhase", task("submit", 2, *MODEL, after="agreed"), SUBMIT_1 | {"round": 2}),
@@ -223,6 +230,7 @@ REFUSED: list[tuple[str, Act, dict[str, object]]] = [
     ("BadTarget", task("rollback", 0, after="submitted"), {"target": 0, "base": 0}),
     ("BadTarget", task("rollback", 1, after="settled"), {"target": 1, "base": 1}),
     ("BadTarget", task("rollback", 2, after="settled"), {"target": 2, "base": 1}),
+    ("OnlySynchronous", task("rollback", 0, after="settled", rules=rules(window_seconds=1000, quorum=1)), {}),
     ("AlreadyVoted", twice("rollback", 0, after="settled"), {"target": 0, "node": 0}),
     ("WrongPhase", task("conclude", D, D, after="settled"), {"open": 2, "phase": Phase.SUBMIT}),
     ("EmptyDigest", task("conclude", Z, D, after="ended"), {}),

@@ -162,6 +162,25 @@ def test_tidying_up_removes_only_what_a_store_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in temporary.iterdir()) == ["block-folder", "block-link", "thesis.txt"]
 
 
+def test_another_process_that_tidies_up_takes_no_block_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is opened while a block is written takes the temporary file for one that was left."""
+    store, replace, opened = BlockStore(tmp_path), os.replace, [0]
+
+    def tidied(source: str, target: str) -> None:
+        if opened[0] < 2:
+            opened[0] += 1
+            BlockStore(tmp_path)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", tidied)
+    cid = store.put(b"somebody's model")
+    assert store.get(cid, max_bytes=100) == b"somebody's model"
+    assert opened == [2]
+    opened[0] = -10
+    with pytest.raises(LedgerError, match="cannot be written"):
+        store.put(b"another")
+
+
 @pytest.mark.parametrize("link", [".", "tmp", "two"])
 def test_a_store_that_leads_elsewhere_is_not_written(tmp_path: Path, link: str) -> None:
     victim, folder = tmp_path / "victim", tmp_path / "blocks"

@@ -476,7 +476,7 @@ def test_what_was_trained_for_another_base_is_not_used(tmp_path: Path, monkeypat
     """A node has trained for round 3 from round 2 and not submitted; the rollback opens round 3 from round 1."""
     config = small_config(3, 3)
     with opened(config, tmp_path / "run") as federation:
-        play_until(federation, monkeypatch, "_sign", 3)
+        play_until(federation, monkeypatch, "sign", 3)
         old = federation.memory.get("trained/3/2/0")["cid"]
         vote(federation, 1)
     with opened(config, tmp_path / "run") as federation:

@@ -61,6 +61,7 @@ def test_only_what_a_stack_uses_is_written_and_all_of_it_counts() -> None:
         {"apply": "training"},
         {"budget": 7},
         {"scale_factors": [1, 3]},
+        {"scale_factors": [1, 1, 3]},
         {"folding": "random"},
         {"extrapolation": "linear"},
         {"readout": "circuits"},
@@ -81,6 +82,9 @@ def test_only_what_a_stack_uses_is_written_and_all_of_it_counts() -> None:
         ({"mitigation": 3}, "mitigation = 3"),
         ({"mitigation": {"stack": "zne", "scale_factors": [1]}}, "two scale factors or more"),
         ({"mitigation": {"stack": "zne", "scale_factors": [3, 1]}}, "scale factors go up"),
+        ({"mitigation": {"stack": "zne", "scale_factors": [1, 1]}}, "not all the same"),
+        ({"mitigation": {"stack": "zne", "scale_factors": [1, True]}}, "scale_factors = [1, True]: scale factors are"),
+        ({"mitigation": {"stack": "zne", "scale_factors": "even"}}, 'take [1, 3, 5], or "auto"'),
         ({"mitigation": {"stack": "zne", "folding": "globally"}}, "mitigation.folding = 'globally'"),
         ({"mitigation": {"stack": "readout", "scale_factors": [1, 3]}}, "mitigation.scale_factors is of zne"),
         ({"mitigation": {"stack": "zne", "pec_samples": 3}}, "mitigation.pec_samples is of pec"),
@@ -246,7 +250,8 @@ class Told(Warn):
 
 def test_what_mitigation_will_do_is_told_before_the_run() -> None:
     reporter = Told()
-    outlook = prepare(said(**SMALL, mitigation="readout+zne", shots=16), reporter).outlook
+    polynomial = {"stack": "readout+zne", "extrapolation": "richardson"}
+    outlook = prepare(said(**SMALL, mitigation=polynomial, shots=16), reporter).outlook
     assert outlook is not None
     assert outlook.circuits == {"training": 3.0, "evaluation": 3.0}
     assert outlook.forecast is not None

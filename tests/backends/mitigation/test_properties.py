@@ -81,7 +81,8 @@ def reference(circuit: CompiledCircuit, inputs: FloatArray, weights: FloatArray)
 @st.composite
 def options(draw: st.DrawFn, stack: tuple[str, ...]) -> MitigationOptions:
     folding = draw(st.sampled_from(["local", "global", "random"]))
-    scales = st.sampled_from([(1, 3), (1, 3, 5), (3, 5)] if folding == "local" else [(1, 3), (1, 1.7, 2.4), (1.5, 2.5)])
+    some = [(1, 3), (1, 3, 5), (3, 5), (1, 1, 3)] if folding == "local" else [(1, 3), (1, 1.7, 2.4), (1.5, 2.5, 2.5)]
+    scales = st.sampled_from([*some, "auto"])
     chosen: dict[str, Any] = {
         "stack": stack,
         "folding": folding,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from mitiq.zne.inference import ExpFactory, LinearFactory, PolyFactory, RichardsonFactory
 from qiskit.quantum_info import Operator
 
@@ -18,13 +22,18 @@ from backends.mitigation.folding import FOLDINGS, folder
 from backends.mitigation.linear import Linear
 from backends.mitigation.tokens import VIRTUAL, to_tokens
 from backends.mitigation.types import Asked, MitigationOptions
-from backends.mitigation.zne import Zne
-from backends.protocol import Request
+from backends.mitigation.zne import Zne, auto_scales
+from backends.protocol import Executor, Request
+from backends.runtime.budget import estimated
+from backends.runtime.cost import OVERHEAD, job_seconds
+from backends.runtime.executor import RuntimeExecutor
+from backends.runtime.pubs import parts
+from backends.runtime.types import JobLimits, RuntimeContext, RuntimeOptions
 from circuits.errors import UsageError
 from circuits.types import CompiledCircuit
 from tests.backends.mitigation.devices import DEVICES, around, compiled, context, expand, noiseless, request, twin
 
-SCALES = ((1.0, 3.0), (1.0, 3.0, 5.0), (1.0, 1.5, 2.0, 4.0))
+SCALES = ((1.0, 3.0), (1.0, 3.0, 5.0), (1.0, 1.5, 2.0, 4.0), (1.0, 1.0, 5.0))
 
 
 def noisy(circuit: CompiledCircuit) -> dict[str, int]:
@@ -127,11 +136,10 @@ def test_random_folding_leaves_the_global_generator_alone() -> None:
 @pytest.mark.parametrize("scales", SCALES)
 def test_coefficients_are_mitiqs_formula(scales: tuple[float, ...]) -> None:
     values = np.random.default_rng(1).normal(size=len(scales))
-    known = {
-        "richardson": RichardsonFactory.extrapolate(scales, values),
-        "linear": LinearFactory.extrapolate(scales, values),
-    }
-    if len(scales) > 2:
+    known = {"linear": LinearFactory.extrapolate(scales, values)}
+    if len(set(scales)) == len(scales):
+        known["richardson"] = RichardsonFactory.extrapolate(scales, values)
+    if len(set(scales)) > 2:
         known["quadratic"] = PolyFactory.extrapolate(scales, values, 2)
     for name, value in known.items():
         assert np.dot(coefficients(name, scales), values) == pytest.approx(value, abs=1e-12)
@@ -141,6 +149,49 @@ def test_coefficients_are_mitiqs_formula(scales: tuple[float, ...]) -> None:
 
 def test_richardson_is_lagranges_polynomial() -> None:
     np.testing.assert_allclose(coefficients("richardson", (1, 3, 5)), [15 / 8, -10 / 8, 3 / 8], atol=1e-12)
+
+
+@given(st.lists(st.sampled_from([1, 1.5, 2, 3, 5, 7]), min_size=2, max_size=8).map(sorted))
+def test_a_scale_that_stands_twice_counts_twice(scales: list[float]) -> None:
+    """Repeated values are as good as their mean, with so much more weight: of a line as of the polynomial."""
+    each, times = np.unique(scales, return_counts=True)
+    assume(len(each) > 1)
+    for name in ("linear", "richardson"):
+        found = np.array(coefficients(name, scales))
+        assert found.sum() == pytest.approx(1.0)
+        assert found @ scales == pytest.approx(0.0, abs=1e-8)  # a straight line is led to where it begins
+        by_scale = [found[np.array(scales) == scale] for scale in each]
+        for copies in by_scale:
+            np.testing.assert_allclose(copies, copies[0], atol=1e-9)
+        mean = (times * each).sum() / times.sum()
+        slope = times * (each - mean) / (times * (each - mean) ** 2).sum()
+        wanted = times / times.sum() - mean * slope if name == "linear" else coefficients(name, tuple(each))
+        np.testing.assert_allclose([copies.sum() for copies in by_scale], wanted, atol=1e-9)
+
+
+def variance(scales: tuple[float, ...]) -> float:
+    """Of a line's value at no noise, where each circuit's value has the variance 1."""
+    return float(np.square(coefficients("linear", scales)).sum())
+
+
+def test_of_all_three_circuits_those_of_auto_know_a_line_best() -> None:
+    taken = auto_scales("auto", exact=False)
+    assert taken == auto_scales("exponential", exact=False) == auto_scales("linear", exact=False) == (1, 1, 5)
+    others = [each for each in combinations_with_replacement((1.0, 3.0, 5.0), 3) if len(set(each)) > 1]
+    assert min(others, key=variance) == taken
+    assert variance(taken) == pytest.approx(0.84375)
+    assert variance((1, 3, 5)) == pytest.approx(1.458333)
+    for exact in (True, False):
+        assert auto_scales("richardson", exact=exact) == auto_scales("quadratic", exact=exact) == (1, 3, 5)
+    assert auto_scales("exponential", exact=True) == (1, 3, 5)
+
+
+@given(st.lists(st.sampled_from([1, 2, 3, 4, 5]), min_size=2, max_size=12).map(sorted))
+def test_no_scales_are_better_than_the_ends_by_their_weights(scales: list[float]) -> None:
+    assume(len(set(scales)) > 1)
+    bound = ((5 + 1) / (5 - 1)) ** 2
+    assert variance(tuple(scales)) * len(scales) >= bound - 1e-9
+    assert variance((1, 1, 1, 1, 1, 5)) * 6 == pytest.approx(bound)
 
 
 def exponential(scales: tuple[float, ...]) -> Exponential:
@@ -176,6 +227,14 @@ def test_where_no_exponential_goes_through_it_is_the_line() -> None:
     assert np.isfinite(spread).all()
 
 
+def test_an_exponential_that_more_than_doubles_a_value_is_not_believed() -> None:
+    fit = exponential((1.0, 1.0, 5.0))
+    rows = [torch.tensor([[0.3, 0.3]]), torch.tensor([[0.3, 0.3]]), torch.tensor([[0.3 / 15.9, 0.3 / 16.1]])]
+    found = fit.combine([row.to(torch.float64) for row in rows])[0]
+    assert float(found[0]) == pytest.approx(0.3 * 15.9**0.25, rel=1e-6)
+    assert float(found[1]) == pytest.approx(0.3 + (0.3 - 0.3 / 16.1) / 4, rel=1e-6)
+
+
 def test_the_exponentials_gradient_is_its_slope() -> None:
     fit = exponential((1.0, 3.0, 5.0))
     values = [
@@ -204,6 +263,45 @@ def test_richardsons_spread_is_what_sampling_gives() -> None:
     np.testing.assert_allclose(found.values.std(0), found.standard_errors.mean(0), rtol=0.1)
 
 
+@pytest.mark.parametrize("engine", ["twin", "aer", "runtime"])
+def test_two_circuits_at_one_scale_are_two_samples_and_the_spread_says_so(engine: str) -> None:
+    asked = request("fake_kyiv", 3, batch=1, reps=1)
+    asked = replace(asked, inputs=np.tile(asked.inputs, (400, 1)))
+    inner = sampling(engine, 400)
+    one, other = inner.run([asked, asked], seed=4)
+    for column in range(3):
+        assert abs(np.corrcoef(one.values[:, column], other.values[:, column])[0, 1]) < 4 / np.sqrt(400)
+    outer = make.mitigated(inner, get_target("fake_kyiv"), MitigationOptions(stack=("zne",)), exact=False)
+    (found,) = outer.run([asked], seed=0)
+    # 400 samples know a deviation to 3.5%: four of these.
+    np.testing.assert_allclose(found.values.std(0), found.standard_errors.mean(0), rtol=0.15)
+
+
+def sampling(engine: str, shots: int) -> Executor:
+    device = get_target("fake_kyiv")
+    if engine == "runtime":
+        return RuntimeExecutor(device, RuntimeContext(RuntimeOptions(shots=shots)))
+    return make_executor(engine, device, shots=shots)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([(1, 1, 5), (1, 3, 5), (1, 1, 1, 3, 3, 7), (3, 3, 5)]), st.integers(1, 4))
+def test_circuits_and_shots_are_as_many_as_the_scales(scales: tuple[float, ...], batch: int) -> None:
+    """In one job, in which each circuit's rows share a PUB, and counted as such before it is sent."""
+    asked, device = request("fake_kyiv", 2, batch=batch, reps=1), get_target("fake_kyiv")
+    technique = Zne(context("fake_kyiv", "zne", exact=False, scale_factors=scales, extrapolation="linear"))
+    made = [replace(asked, circuit=part.circuit) for part in technique.expand(_asked(asked)).parts]
+    assert technique.circuits(asked.circuit, batch) == batch * len(scales) == sum(len(each.inputs) for each in made)
+    options = RuntimeOptions(shots=100)
+    (job,) = parts(made, device, options, 0, local=True, limits=JobLimits())
+    times = Counter(scales)
+    assert [pub.rows for pub in job.pubs] == [batch * times[scale] for scale in sorted(times)]
+    alone = [job_seconds(each.circuit, device, options, batch) - OVERHEAD for each in made]
+    assert estimated(job, device) == pytest.approx(OVERHEAD + sum(alone))
+    # What is run for one scale is one circuit: compiled programs and PUBs serve all its copies.
+    assert len({id(each.circuit) for each in made}) == len(times)
+
+
 @pytest.mark.parametrize(
     ("device", "qubits", "times"),
     [
@@ -229,6 +327,7 @@ def test_exact_values_gain_what_was_promised(device: str, qubits: int, times: fl
         ("fake_kyiv", 4, 32768),
         ("fake_torino", 4, 131072),
         ("fake_fez", 4, 131072),
+        ("fake_kyiv", 8, 32768),
         ("fake_torino", 8, 131072),
         ("fake_fez", 8, 131072),
     ],
@@ -254,7 +353,10 @@ def test_with_readout_errors_both_together_halve_the_error_at_8_qubits() -> None
 
 def test_auto_takes_what_was_measured_best() -> None:
     asked = request("fake_kyiv", 2, reps=1)
-    assert isinstance(Zne(context("fake_kyiv", "zne", exact=False)).expand(_asked(asked)), Exponential)
+    sampled = Zne(context("fake_kyiv", "zne", exact=False)).expand(_asked(asked))
+    assert isinstance(sampled, Exponential)
+    assert sampled.scales == (1, 1, 5)
+    assert sampled.parts[0].circuit is sampled.parts[1].circuit is asked.circuit
     exact = Zne(context("fake_kyiv", "zne", exact=True)).expand(_asked(asked))
     assert isinstance(exact, Linear)
     assert exact.coefficients == coefficients("richardson", (1.0, 3.0, 5.0))
@@ -278,16 +380,17 @@ def test_global_folding_undoes_itself() -> None:
         ({"scale_factors": (1,)}, ("at least two", "[1, 3, 5]")),
         ({"scale_factors": ()}, ("at least two",)),
         ({"scale_factors": "135"}, ("list of numbers",)),
-        ({"scale_factors": (1, 3, 3)}, ("each one once", "[1, 3]")),
+        ({"scale_factors": (1, 5, 3, 3)}, ("ascend", "[1, 3, 3, 5]")),
         ({"scale_factors": (3, 1)}, ("ascend", "[1, 3]")),
-        ({"scale_factors": (3, 3)}, ("ascend", "[1, 3, 5]")),
+        ({"scale_factors": (3, 3)}, ("two scale factors that differ", "[1, 3, 5]")),
+        ({"scale_factors": (1, 1, 5), "extrapolation": "quadratic"}, ("3 different scale factors", "there are 2")),
         ({"scale_factors": (0.5, 3)}, ("1 or more", "0.5")),
         ({"scale_factors": (1, float("nan"))}, ("nan",)),
         ({"scale_factors": (1, float("inf"))}, ("inf",)),
         ({"scale_factors": (True, 3)}, ("True",)),
         ({"scale_factors": (1, 2, 3)}, ("odd", "Near ones: 1, 3", 'folding = "random"')),
         ({"scale_factors": (1, 6.5)}, ("6.5", "1, 5, 7")),
-        ({"scale_factors": (1, 3), "extrapolation": "quadratic"}, ("needs 3 scale factors", "linear")),
+        ({"scale_factors": (1, 3), "extrapolation": "quadratic"}, ("needs 3 different scale factors", "linear")),
         ({"extrapolation": "cubic"}, ("'cubic'", "richardson")),
         ({"folding": "half"}, ("'half'", "local")),
     ],

@@ -21,11 +21,12 @@ from tests.runner.audit.support import forge, read, replayed, task, told, with_a
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """Three nodes, two rounds, conclusions."""
+    """Three nodes, two rounds, an announcement, conclusions."""
     path = tmp_path_factory.mktemp("chain") / "chain.sqlite"
     with task(path, 3, 2) as play:
         play.agree()
         play.round(1)
+        play.contract.announce(play.accounts[1], b"t" * 32, model(0, 1))
         grades = {**all_grades(range(3)), 1: {0: 90, 2: 85}}
         play.round(2, grades)
         for account in play.accounts:
@@ -244,6 +245,10 @@ LIES = [
     ("RoundSettled", "flagged"),
     ("RoundSettled", "excluded"),
     ("RoundSettled", "strong"),
+    ("Announced", "node"),
+    ("Announced", "topic"),
+    ("Announced", "digest"),
+    ("Announced", "codec"),
     ("Concluded", "node"),
     ("Concluded", "model"),
     ("Concluded", "report"),
@@ -269,9 +274,9 @@ def test_an_event_that_was_left_out_is_missed(plain: History, name: str) -> None
 
 
 def test_a_transaction_that_was_left_out_is_missed(plain: History) -> None:
-    # A node that concluded, or not: the log of one who did not is as good. All others leave a gap.
+    # A node that concluded or announced, or not: the log of one who did not is as good. All others leave a gap.
     for i, call in enumerate(plain.calls):
-        if call.entries[0].name == "Concluded":
+        if call.entries[0].name in ("Announced", "Concluded"):
             continue
         findings, _ = replayed(replace(plain, calls=plain.calls[:i] + plain.calls[i + 1 :]))
         if i + 1 < len(plain.calls):
@@ -367,7 +372,17 @@ def test_a_busy_chain_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("minNodes", 1), ("minNodes", 2), ("deposit", 1), ("maxRounds", 3), ("keep", 71), ("warn", 0)]
+    ("name", "value"),
+    [
+        ("minNodes", 1),
+        ("minNodes", 2),
+        ("deposit", 1),
+        ("maxRounds", 3),
+        ("keep", 71),
+        ("warn", 0),
+        ("windowSeconds", 60),
+        ("quorum", 1),
+    ],
 )
 def test_the_terms_are_those_that_were_signed(plain: History, name: str, value: int) -> None:
     def lie(entry: Entry) -> Entry:
@@ -462,6 +477,9 @@ def test_a_transaction_to_another_contract_proves_no_sender(plain: History) -> N
         ("RoundSettled", {"scores": b"", "asymmetry": b""}),
         ("RoundSettled", {"reputation": [1] * 300}),
         ("RoundSettled", {"round": 9}),
+        ("Announced", {"node": 2**255}),
+        ("Announced", {"codec": 0x71}),
+        ("Announced", {"topic": bytes(32)}),
         ("Concluded", {"node": 2**255}),
     ],
 )
