@@ -98,8 +98,8 @@ def _once(material: Material, tests: Mapping[tuple[int, str], Paired]) -> str:
         best = max(mitigated, key=lambda i: tests[i, "holdout_auroc"].difference.mean)
         after = tests[best, "holdout_auroc"]
         said += (
-            f"; mitigation brings that from {before:.4f} to {told} (means over devices), and AUROC at best to "
-            f"{interval(after.difference.to_dict(), 2, scale=100, sign=True)} points of ideal "
+            f"; mitigation brings that from {before:.4f} to {told} (means over devices), and AUROC differs from "
+            f"ideal by {interval(after.difference.to_dict(), 2, scale=100, sign=True)} points at best "
             f"({arms[best].point} + {arms[best].stack})"
         )
     return said + "."

@@ -12,6 +12,7 @@ from runner.compare.compare import Compared, compare
 from runner.compare.grid import Grid, grid_of
 
 TINY = """rounds = 2
+device = "cpu"
 [model]
 qubits = 3
 reps = 1
@@ -42,7 +43,7 @@ def at_home(runs_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def grid(tiny: Path, **options: object) -> Grid:
     given = {"backends": ["fake_manila"], "stacks": ["zne"], "seeds": 2, **options}
-    return grid_of("nsl-kdd", {"device": "cpu"}, file=tiny, **given)  # type: ignore[arg-type]
+    return grid_of("nsl-kdd", {}, file=tiny, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

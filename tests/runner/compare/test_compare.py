@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -185,9 +190,11 @@ def test_evaluations_can_be_moved_with_the_folder(compared: Compared, tmp_path: 
     cell, evaluation = compared.evaluations[0]
     copy = tmp_path / "copy"
     shutil.copytree(compared.paths[cell.run.digest.hex()], copy)
-    assert recall(copy, read_result(copy), cell.profile) == evaluation
-    found, _ = find_runs([str(copy)])
-    assert found[0][1]["run"] == evaluation["run"]
+    found = recall(copy, read_result(copy), cell.profile)
+    assert found is not None
+    assert {**found, "seconds": 0} == {**evaluation, "seconds": 0}
+    runs, _ = find_runs([str(copy)])
+    assert runs[0][1]["run"] == evaluation["run"]
 
 
 def test_shots_and_scaled_noise_are_profiles_too(compared: Compared, data_dir: Path, at_home: Path) -> None:
@@ -235,3 +242,48 @@ def test_a_scheduler_that_is_not_there_is_told(tiny: Path, data_dir: Path) -> No
     pytest.importorskip("distributed")
     with pytest.raises(QrunError, match="no address of a Dask scheduler"):
         played(grid(tiny), data_dir, cluster="somewhere")
+
+
+def test_a_comparison_that_was_killed_goes_on(compared: Compared, tiny: Path, tmp_path: Path, data_dir: Path) -> None:
+    home = tmp_path / "home"
+    command = [
+        sys.executable, "-m", "runner.cli", "compare", "nsl-kdd", "--config", str(tiny), "--backends", "fake_manila",
+        "--seeds", "2", "--jobs", "2", "--data", str(data_dir), "--out", str(tmp_path / "report"),
+    ]  # fmt: skip
+    environment = {**os.environ, "QRUN_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + 600
+    while not list(home.glob("runs/*/chain.sqlite")):  # it is in the middle of its first runs
+        assert process.poll() is None, "it has ended"
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(home.glob("runs/*/result.json"))
+    begun = {path.name for path in home.glob("runs/*")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    assert begun <= {path.name for path in home.glob("runs/*")}
+    finals = {(r["config"]["backend"], r["config"]["seed"]): r["final"]["cid"] for r in compared.results.values()}
+    for path in home.glob("runs/*"):
+        result = read_result(path)
+        assert result["final"]["cid"] == finals[result["config"]["backend"], result["config"]["seed"]]
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "1. Asked: does the noise of fake_manila" in done.stdout
+    assert "to do" in done.stderr  # a time is said beforehand
+
+
+def test_removing_a_run_takes_its_evaluations(
+    compared: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QRUN_HOME", str(tmp_path / "home"))
+    path = next(iter(compared.paths.values()))
+    index = RunIndex()
+    info = index.create("gone", None, {})
+    shutil.copytree(path, info.path, dirs_exist_ok=True)
+    assert (info.path / FOLDER).is_dir()
+    index.remove(index.find("gone"))
+    index.close()
+    assert not info.path.exists()
