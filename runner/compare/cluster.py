@@ -89,17 +89,18 @@ def do_all_on(
         futures = {client.submit(task, _packed(job, where, data), pure=False, retries=1): job for job in away}
         for job in here:
             yield do(job, folder, data)
-        for future in as_completed(list(futures)):
-            try:
-                answer = future.result()
-            except Exception as error:
-                raise QrunError(
-                    f"a task on the cluster failed: {type(error).__name__}: {error}",
-                    "Start the command again: it goes on.",
-                ) from None
-            if "error" in answer:
-                raise QrunError(str(answer["error"]))
-            yield _adopt(futures[future], answer, data)
+        with client.as_current():  # what waits for futures asks for the client of its thread
+            for future in as_completed(list(futures)):
+                try:
+                    answer = future.result()
+                except Exception as error:
+                    raise QrunError(
+                        f"a task on the cluster failed: {type(error).__name__}: {error}",
+                        "Start the command again: it goes on.",
+                    ) from None
+                if "error" in answer:
+                    raise QrunError(str(answer["error"]))
+                yield _adopt(futures[future], answer, data)
     finally:
         client.close()
 

@@ -437,9 +437,9 @@ def _average(values: Iterable[float]) -> int | None:
 
 def reputation(material: Material) -> Section:
     """Grades and reputation over the rounds."""
-    panels, rows = [], []
+    panels, graded, rows = [], [], []
     for training in material.trainings:
-        series = []
+        series, scores = [], []
         for node in training.any["nodes"]:
             i = node["id"]
 
@@ -454,6 +454,7 @@ def reputation(material: Material) -> Section:
 
             found, grades = _over_rounds(training, standing), _over_rounds(training, score)
             series.append({"label": f"node {i}", **found})
+            scores.append({"label": f"node {i}", **grades})
             every = [r for result in training.results.values() for r in _rounds(result)]
             final = of(
                 {s: float(r["nodes"][i]["reputation"]) for s, r in training.results.items() if i < len(r["nodes"])}
@@ -471,6 +472,7 @@ def reputation(material: Material) -> Section:
                 }
             )
         panels.append({"title": training.label, "series": series})
+        graded.append({"title": training.label, "series": scores})
     columns = (
         Column("training", "trained on"),
         Column("node", "node", "whole"),
@@ -487,10 +489,14 @@ def reputation(material: Material) -> Section:
         f"{lowest:.1f}."
     )
     data = {"panels": panels[:PANELS], "xlabel": "round", "ylabel": "reputation", "whole": True, "ylim": [0, 105]}
-    plot = Plot("reputation", "Reputation", alt, "lines", data, _cut(panels))
+    told = "Grade of each node over the rounds, as the contract settled it, a panel a training, from 0 to 100."
+    plots = (
+        Plot("grades", "Grades", told, "lines", {**data, "panels": graded[:PANELS], "ylabel": "grade"}, _cut(panels)),
+        Plot("reputation", "Reputation", alt, "lines", data, _cut(panels)),
+    )
     note = "Grades are settled by weighted medians, 0 to 100; warned, excluded and absent count rounds over all runs."
     table = Table("reputation", "Grades and reputation", columns, tuple(rows), note)
-    return Section("reputation", "Grades and reputation", (), (table,), (plot,))
+    return Section("reputation", "Grades and reputation", (), (table,), plots)
 
 
 def trace(material: Material) -> Section:

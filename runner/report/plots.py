@@ -39,6 +39,7 @@ _RC = {
     "axes.titlesize": 9,
     "axes.titlecolor": INK,
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,

@@ -222,7 +222,7 @@ def test_a_dask_cluster_of_two_workers_gives_the_same(
     monkeypatch.setenv("QRUN_HOME", str(tmp_path / "home"))
     told: list[str] = []
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
     ) as local:
         found = played(grid(tiny), data_dir, cluster=local.scheduler_address, told=told)
     assert any("with 2 processes" in text for text in told)

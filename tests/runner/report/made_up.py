@@ -41,7 +41,7 @@ def report() -> Report:
     lines = {"xlabel": "round", "ylabel": "AUROC", "panels": [{"title": "one", "series": [line]}]}
     fits = {"xlabel": "noise scale", "ylabel": "⟨Z⟩", "fit": True, "panels": [{"title": "one", "series": [fit]}]}
     steps = {"xlabel": "score", "ylabel": "share", "panels": [
-        {"title": HOSTILE[:20], "edges": [0.0, 1.0, 2.0], "benign": [0.9, 0.1], "attack": [0.2, 0.8]}
+        {"title": f"$x_{HOSTILE[:20]}$", "edges": [0.0, 1.0, 2.0], "benign": [0.9, 0.1], "attack": [0.2, 0.8]}
     ]}  # fmt: skip
     plots = (
         Plot("points", "Points", "Points with intervals.", "intervals", points),
