@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,22 @@ def workers_of(address: str) -> int:
 
 
 def do_all_on(
-    address: str, jobs: Sequence[Job], trained: Mapping[str, bool], folder: Path | None, data: Data
+    address: str, jobs: Sequence[Job], trained: Collection[str], folder: Path | None, data: Data
 ) -> Iterator[Done]:
     """All jobs, as they come: runs by the cluster, evaluations of runs that are here already by this process.
+
+    Args:
+        address: Of the scheduler.
+        jobs: What to do.
+        trained: Digests of the configs whose runs are here.
+        folder: Of the data set's files.
+        data: What they have to be.
 
     Raises:
         QrunError: A task failed: what is done stays done.
     """
-    here = [job for job in jobs if trained.get(job.config.digest.hex())]
-    away = [job for job in jobs if not trained.get(job.config.digest.hex())]
+    here = [job for job in jobs if job.config.digest.hex() in trained]
+    away = [job for job in jobs if job.config.digest.hex() not in trained]
     if not away:
         for job in here:
             yield do(job, folder, data)

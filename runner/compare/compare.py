@@ -75,18 +75,19 @@ def compare(
         notify("Stand-in data", "Figures stand in for the real ones, and the report says so. Files: --data DIR.")
     known = known_runs()
     done: dict[str, Done] = {}
-    trained: dict[str, bool] = {}
+    left: dict[str, int] = {}
     for job in jobs:
         digest = job.config.digest.hex()
         infos = known.get(digest, [])
         found = is_done(job, infos, dataset)
         if found is not None:
             done[digest] = found
-        trained[digest] = finished(infos, dataset) is not None
+        there = finished(infos, dataset)
+        if there is not None:
+            left[digest] = sum(recall(there[0].path, there[1], profile) is None for profile in job.profiles)
     missing = [job for job in jobs if job.config.digest.hex() not in done]
-    reused = sum(trained.values())
     progress(len(done), len(jobs), "trying a few steps" if missing else "")
-    foresee(forecast(missing, trained, known, at_once, reused))
+    foresee(forecast(missing, left, known, workers=at_once, reused=len(left)))
     # Where many profiles hang on a model, it is begun with: the last runs should be short ones.
     missing.sort(key=lambda job: -len(job.profiles))
     told: set[tuple[str, str]] = set()
@@ -94,7 +95,7 @@ def compare(
     if cluster is not None:
         from runner.compare.cluster import do_all_on
 
-        found_ones = do_all_on(cluster, missing, trained, data, dataset)
+        found_ones = do_all_on(cluster, missing, set(left), data, dataset)
     else:
         found_ones = do_all(missing, workers, data, dataset)
     for one in found_ones:

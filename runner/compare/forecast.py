@@ -23,7 +23,7 @@ from runner.store import RunInfo
 
 FIXED = 8.0
 """Seconds of a run besides its steps: compiling, data, chain, feature map, validation, measuring."""
-EVALUATION = 2.0
+EVALUATION = 0.8
 """Seconds of a profile: compiling, samples, scores, distances."""
 STEPS = 3
 LOST = 8.0
@@ -69,13 +69,18 @@ def _hours(seconds: float) -> str:
 
 
 def forecast(
-    jobs: Sequence[Job], trained: Mapping[str, bool], known: Mapping[str, Sequence[RunInfo]], workers: int, reused: int
+    jobs: Sequence[Job],
+    left: Mapping[str, int],
+    known: Mapping[str, Sequence[RunInfo]],
+    *,
+    workers: int,
+    reused: int,
 ) -> Forecast:
     """What jobs will take.
 
     Args:
         jobs: Those that are not done.
-        trained: Digest of a job's config -> whether its run is finished, and only evaluations are missing.
+        left: Digest of a job's config -> evaluations that are missing, where its run is finished.
         known: All runs by digest.
         workers: Processes.
         reused: Finished runs of the grid.
@@ -85,9 +90,10 @@ def forecast(
     seconds = trainings = 0.0
     evaluations = 0
     for job in jobs:
-        evaluations += len(job.profiles)
-        seconds += EVALUATION * len(job.profiles)
-        if trained.get(job.config.digest.hex()):
+        number = left.get(job.config.digest.hex())
+        evaluations += len(job.profiles) if number is None else number
+        seconds += EVALUATION * (len(job.profiles) if number is None else number)
+        if number is not None:
             continue
         trainings += 1
         kind = kind_of(job.config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def main() -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        print(f"report of {len(names)} finished runs: {time.perf_counter() - begin:.1f} s")
+        wall, own = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(
+            f"report of {len(names)} finished runs: {wall:.1f} s, of these {own.ru_utime + own.ru_stime:.1f} s of CPU"
+        )
 
 
 def runs_on(backend: str, count: int, data: Path | None) -> list[str]:
