@@ -6,10 +6,11 @@ pragma solidity 0.8.37;
 ///         models (by content identifier), the grades that peers gave each other, the reputation that follows, who is
 ///         warned or excluded, and who earned what.
 /// @dev    There is no owner and no aggregator. Rounds count from 1 and open in order; each goes through the phases of
-///         `Phase`. In a synchronous task everybody plays every round; in an asynchronous one (`windowSeconds` is not 0)
-///         rounds are windows, and who submits nothing to one is not judged in it. Every state change emits an event, and nothing that an event carries is stored unless a later call
-///         needs it. The settlement's rule stands in contracts/reputation.py too, and the tests play one against the
-///         other. Every loop is over at most MAX_NODES nodes, whose number the opener or a deposit bounds.
+///         `Phase`. In a synchronous task everybody plays every round; in an asynchronous one (`windowSeconds` > 0)
+///         rounds are windows, and who submits nothing to one is not judged in it. Every state change emits an event,
+///         and nothing that an event carries is stored unless a later call needs it. The settlement's rule stands in
+///         contracts/reputation.py too, and the tests play one against the other. Every loop is over at most MAX_NODES
+///         nodes, whose number the opener or a deposit bounds.
 contract FederatedRounds {
     /*//////////////////////////////////////////////////////////////
                                   TYPES
@@ -25,7 +26,7 @@ contract FederatedRounds {
     }
 
     /// @dev Percentages are of the median reputation; `strong*` and `asymmetry` are grades. One slot. The last two are
-    ///      of an asynchronous task: how long a round takes submissions, and how many have to reveal for its scores to act.
+    ///      of asynchronous tasks: how long a round takes submissions, how many have to reveal for its scores to act.
     struct Rules {
         uint32 submitSeconds;
         uint32 commitSeconds;
@@ -279,6 +280,7 @@ contract FederatedRounds {
         _rules = r;
         _state.nodes = uint8(n);
         _submitted = _committed = _revealed = EMPTY;
+        if (_window != 0) _endedAt = 1; // of no round: a slot in use is cheaper to write
         for (uint256 i; i < n; ++i) {
             address account = allowed[i];
             if (account == address(0) || _indexOf[account] != 0) revert BadNode(account);
@@ -335,7 +337,7 @@ contract FederatedRounds {
         }
     }
 
-    /// @notice Say where content is that others wait for, at any time: nothing is stored, whoever needs it reads the log.
+    /// @notice Say where content is that others wait for, at any time. Nothing is stored: who needs it reads the log.
     /// @param topic  What it is of; a node's first announcement of a topic is the one that counts.
     /// @param digest SHA-256 of the content's root block.
     /// @param codec  Codec of its CIDv1.
@@ -462,9 +464,9 @@ contract FederatedRounds {
 
     /// @notice Vote to go on from the models of an earlier round `target` (0: the common start). With two thirds of the
     ///         reputation of the active nodes the rounds after it count no more. The open round is void, and its number
-    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes. What
-    ///         was earned in those rounds stays earned: the grades were given for work that was done. In an asynchronous
-    ///         task models name the state that they started from, and there is nothing to go back to.
+    ///         spent, if anybody has submitted to it; else it opens again. A vote holds until the next round closes.
+    ///         What was earned in those rounds stays earned: the grades were given for work that was done. In an
+    ///         asynchronous task models name the state that they started from, and there is nothing to go back to.
     function rollback(uint32 target) external {
         if (_window != 0) revert OnlySynchronous();
         uint256 node = _registeredNode();
@@ -734,8 +736,9 @@ contract FederatedRounds {
             if (sheet.nodes[i].scored) sheet.known |= 1 << i;
             sheet.weights[i] = sheet.nodes[i].reputation;
         }
-        if (sheet.known == 0) {
-            // While all are newcomers they have the same say.
+        // While all are newcomers they have the same say. Where nobody waits, some are scored before others: who is
+        // fast would then decide alone about the rest, so that a quorum of them has to be there first.
+        if (_count(sheet.known) < (_window == 0 ? 1 : _quorum(sheet.active))) {
             sheet.known = (1 << n) - 1;
             uint256[] memory weights = sheet.weights;
             for (uint256 i; i < n; ++i) weights[i] = 1;
@@ -834,7 +837,7 @@ contract FederatedRounds {
     function _finish(uint32 round, State memory s, Sheet memory sheet) internal {
         Rules memory r = _rules;
         uint256 n = sheet.n;
-        _decide(sheet, r);
+        _decide(sheet);
         {
             uint256[] memory scores = new uint256[](n);
             uint256[] memory same = new uint256[](n); // no weights: all weigh the same
@@ -895,18 +898,22 @@ contract FederatedRounds {
 
     /// @dev Whose conduct the settlement judges. In a synchronous task everybody's; in an asynchronous one that of who
     ///      submitted, if enough have graded, and in any case of who hid its grades once others could be seen.
-    function _decide(Sheet memory sheet, Rules memory r) internal view {
+    function _decide(Sheet memory sheet) internal view {
         if (_window == 0) {
             sheet.enough = true;
             sheet.judged = sheet.active;
             sheet.missed = sheet.active & ~sheet.pairs;
             return;
         }
-        uint256 want = _count(sheet.active);
-        if (r.quorum < want) want = r.quorum;
-        sheet.enough = _count(sheet.revealed) >= want;
+        sheet.enough = _count(sheet.revealed) >= _quorum(sheet.active);
         sheet.missed = _committed & ~EMPTY & ~sheet.revealed;
         sheet.judged = sheet.enough ? sheet.submitted | sheet.missed : sheet.missed;
+    }
+
+    /// @dev How many nodes an asynchronous task asks for: its rules' quorum, or all active ones, if they are fewer.
+    function _quorum(uint256 active) internal view returns (uint256 want) {
+        want = _count(active);
+        if (_rules.quorum < want) want = _rules.quorum;
     }
 
     /// @dev A node's reputation and hard faults; see contracts/reputation.py for the rule.

@@ -27,6 +27,8 @@ may grade. With C who committed and V who revealed:
     judged  = missed, and if enough also who submitted (in a synchronous task: all active nodes)
 
 Of who is not judged, reputation and counters stay; credits are earned, if enough, by who submitted and revealed.
+Nobody counts as scored before until min(quorum, number of active nodes) have been scored (in a synchronous task: one):
+who is first to be scored would else have all the say about those who come after.
 
 With two nodes each is judged by the other alone, so that a hostile one can exclude an honest one; take three.
 """
@@ -171,7 +173,7 @@ def settle(
     """
     n = len(standings)
     early = number <= rules.early
-    first = not any(s.scored for s in standings)
+    first = sum(s.scored for s in standings) < (min(rules.quorum, len(active)) if rules.asynchronous else 1)
     weight = [1 if first else s.reputation for s in standings]
     scores: list[int | None] = [None] * n
     asymmetry: list[int | None] = [None] * n

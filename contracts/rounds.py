@@ -346,10 +346,11 @@ def address_of_contract(account: str, number: int) -> str:
 def gas_budget(nodes: int, rounds: int) -> int:
     """Gas that any one account of a task needs at most: to open it, or to take part and settle every round.
 
-    From the gas table (docs/gas.md), with a margin for the estimate of the largest transaction: opening 4.5M + 46k a
-    node; a round 50k to submit, 100k + 1k a node to grade, and its settlement, 147k + 18k a node + 1.4k a pair.
+    From the gas table (docs/gas.md), with a margin for the estimate of the largest transaction: opening 4.8M + 46k a
+    node; announcements, eight of 30k; a round 50k to submit, 100k + 1k a node to grade, and its settlement, 147k + 18k
+    a node + 1.4k a pair.
     """
-    return 5_500_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settling_gas(nodes))
+    return 6_400_000 + 60_000 * nodes + rounds * (180_000 + 2_000 * nodes + settling_gas(nodes))
 
 
 def settling_gas(nodes: int) -> int:

@@ -30,6 +30,7 @@ from eth_utils.crypto import keccak
 from contracts.blocks import Log
 from contracts.build import load_artefact, same_code
 from contracts.errors import ContractRevert, LedgerError
+from contracts.event_log import Entry
 from contracts.history import MOST_BLOCKS
 from contracts.interface import decode_log
 from contracts.replay import Outcome, Replay
@@ -79,6 +80,23 @@ class Inspection:
             )
 
 
+@dataclass(frozen=True)
+class Executed:
+    """A transaction of the task, executed again.
+
+    Attributes:
+        block: Its block's number.
+        time: Its block's time, seconds, as the node told it.
+        ok: Whether it was not reverted.
+        entries: What the contract logged in it; their places in the block are not known here (0).
+    """
+
+    block: int
+    time: int
+    ok: bool
+    entries: tuple[Entry, ...]
+
+
 class Witness:
     """Looks after one task on one node; each `check` reads what is new.
 
@@ -99,6 +117,7 @@ class Witness:
         self._last: tuple[int, str, int] | None = None  # of the last block that was read: number, hash, time
         self._opened = -1
         self._done: dict[str, tuple[int, Outcome]] = {}
+        self._times: dict[int, int] = {}  # of the blocks with the task's transactions
         self._foreign: dict[str, str] = {}  # transactions of others in blocks of the task -> whom they called
         self._said: list[str] = []
         self._unchecked: list[str] = []
@@ -137,6 +156,16 @@ class Witness:
             raise LedgerError("the witness has read nothing yet.", "Call check() first.")
         return self._replay.view(self._contract, _selector(name), self._last[0], self._last[2])
 
+    def executed(self) -> dict[str, Executed]:
+        """The task's transactions as they were executed here, in order; for whoever read its log before."""
+        found = {}
+        for tx, (block, outcome) in self._done.items():
+            own = (log for log in outcome.logs if log.address == self._contract)
+            logged = [decode_log(log.topics, log.data, tx, block, 0) for log in own]
+            entries = tuple(entry for entry in logged if entry is not None)
+            found[tx] = Executed(block, self._times[block], outcome.ok, entries)
+        return found
+
     def _check(self, known: Collection[str]) -> Inspection:
         if self._last is not None and self._node.block_hash(self._last[0]) != self._last[1]:
             self._begin()  # a reorganisation: all from the start
@@ -174,6 +203,7 @@ class Witness:
             self._said += block.findings
             for told in block.transactions:
                 if told.to == self._contract or (told.to is None and told.makes() == self._contract):
+                    self._times[block.number] = block.time
                     self._execute(told, block.number, block.time)
                 else:
                     self._foreign[told.tx] = "nobody" if told.to is None else str(to_checksum_address(told.to))
@@ -262,6 +292,8 @@ class Witness:
             for tag in (hex(head), "latest") if name in _TIMELESS else (hex(head),):
                 claimed = self._node.call(self.address, _selector(name), tag)
                 if claimed != "0x" + mine.hex():
+                    if tag == "latest" and self._node.block_hash(head + 1):
+                        continue  # what is newer by now is read the next time
                     yield (
                         f"the node answers {name}() with {_short(claimed)}; executed again it is "
                         f"{_short('0x' + mine.hex())} (block {head})."

@@ -13,6 +13,7 @@ Optimization" (arXiv:1903.03934). All is integer arithmetic, so that every peer 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isqrt
 
 POWERS = (0.0, 0.5, 1.0)
@@ -65,3 +66,21 @@ def discounted(reputation: int, age: int, power: float) -> int:
     else:
         weight = isqrt(reputation * reputation // behind)
     return max(1, weight)
+
+
+def weights(view: int, views: Mapping[int, int], reputations: Mapping[int, int], power: float) -> dict[int, int]:
+    """What the newest model of each node weighs for who looks at the state after round `view`.
+
+    Args:
+        view: The last settled round; 0: none.
+        views: Node -> the view that its newest model was trained from.
+        reputations: Node -> what the settlement of `view` gives it: 0 if it is low there; who has none is missing.
+        power: As of `discounted`.
+
+    Returns:
+        Those that weigh anything, in the order of nodes; all the same where nobody has any reputation.
+    """
+    given = {j: reputations.get(j, 0) for j in sorted(views)}
+    if not any(given.values()):
+        given = dict.fromkeys(given, 1)
+    return {j: discounted(r, age(view, views[j]), power) for j, r in given.items() if r > 0}

@@ -20,12 +20,23 @@ change since j's last model (a stale copy), or closer to another node's last mod
 copy of a neighbour). Whoever has a hard fault, or e = 0, has no weight in i's next aggregate, whatever the contract
 says.
 
-Derived and measured in docs/decisions/0005-grades-that-separate.md.
+Where nobody waits for anybody (`review_new`), each model names its own start and only new ones are graded, each once:
+
+    a_k      the join of the inputs that k's model names, checked,        u_k = (p_k - a_k) / |p_k - a_k|
+    k        in all of the above runs over j's newest model and, of every other active node, the one of its last twelve
+             that was begun nearest to where j's was (by view, then by how many there were before): movements are long
+             and alike at first, short and less alike later, and an honest slow node is one of its own time
+    stale    closer to any earlier model of anybody, its own included, than 0.1 of the median movement
+    far      trained from its own last model alone, and more than 3 median movements away from half of the others
+
+Who has not submitted anything yet has no movement to hold the others' against, and grades nobody.
+
+Derived and measured in docs/decisions/0005-grades-that-separate.md and 0009-peers-on-several-machines.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +45,9 @@ import numpy.typing as npt
 from runner.settings import GradeSettings
 
 FloatArray = npt.NDArray[np.float64]
+
+KEPT = 12
+"""So many submissions of a node are kept as a measure for those that began at the same time."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,32 @@ class Grade:
     fault: str = ""
 
 
+@dataclass(frozen=True)
+class _Submission:
+    """What a grader keeps of a submission.
+
+    Attributes:
+        view: The last settled round when training began; 0 throughout where all train in lockstep.
+        count: Which of its node's submissions it is, from 1.
+        unit: The movement of D, as a unit vector.
+        moved: Running sum of those up to this one; the same of G follows.
+        change: Distance from the node's model before; None of a first one.
+        alone: Whether it was trained from that model, and nobody else's.
+    """
+
+    view: int
+    count: int
+    model: Flat
+    unit: FloatArray
+    moved: FloatArray
+    moved_g: FloatArray
+    size: float
+    size_g: float
+    loss: float
+    change: float | None
+    alone: bool
+
+
 @dataclass
 class Grader:
     """One node's view of its peers over the rounds. Fed every round in order, it depends on published models only.
@@ -77,9 +117,8 @@ class Grader:
 
     me: int
     settings: GradeSettings = field(default_factory=GradeSettings)
-    _moved: dict[int, FloatArray] = field(default_factory=dict)
-    _moved_g: dict[int, FloatArray] = field(default_factory=dict)
-    _last: dict[int, Flat] = field(default_factory=dict)
+    _moved: dict[int, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    _known: dict[int, list[_Submission]] = field(default_factory=dict)
 
     def review(self, start: Flat, models: Mapping[int, Flat], losses: Mapping[int, float]) -> dict[int, Grade]:
         """Grade all peers of a round and remember their movements.
@@ -89,47 +128,142 @@ class Grader:
             models: Node -> published model of the round, this node's included; who is absent is missing.
             losses: Node -> mean softplus(-D(x)) of its model on this node's validation records.
         """
-        s = self.settings
-        nodes = sorted(models)
-        steps = {k: models[k].discriminator - start.discriminator for k in nodes}
-        steps_g = {k: models[k].generator - start.generator for k in nodes}
-        size, size_g = _sizes(steps), _sizes(steps_g)
-        median, median_g = _median(size.values()), _median(size_g.values())
-        units = {k: _unit(step) for k, step in steps.items()}
-        for memory, now in ((self._moved, units), (self._moved_g, {k: _unit(step) for k, step in steps_g.items()})):
-            for k, unit in now.items():
-                memory[k] = s.memory * memory.get(k, np.zeros_like(unit)) + unit
-        along = self._relative(units, s.floor)
-        along_all = self._relative({k: self._moved[k] for k in nodes}, s.floor)
-        along_g = self._relative({k: self._moved_g[k] for k in nodes}, s.generator_floor)
-        changes = {k: _distance(models[k], self._last[k]) for k in nodes if k in self._last}
-        usual_change = _median(changes.values())
-        peers = [k for k in nodes if k != self.me]
-        usual_loss = _median(losses[k] for k in peers)
+        before = {k: [model] for k, model in self._last.items()}  # for copies
+        self._feed(dict.fromkeys(models, (0, start)), models, losses)
+        # All train in every round: a model of another round is no measure of this one.
+        self._known = {k: self._known[k][-1:] for k in models}
+        changes = [change for known in self._known.values() if (change := known[-1].change) is not None]
+        stale = self.settings.stale * _median(changes)
+        return self._grades(models, lambda j: self._fault(j, before, stale))
 
+    def review_new(
+        self,
+        starts: Mapping[int, tuple[int, Flat]],
+        models: Mapping[int, Flat],
+        losses: Mapping[int, float],
+        among: Collection[int],
+    ) -> dict[int, Grade]:
+        """Grade those peers who submitted to a window where nobody waits for anybody; remember their movements.
+
+        None are graded by a node that has submitted nothing yet: it has nothing to hold them against.
+
+        Args:
+            starts: Node -> the view that its model was trained from, and the join of the inputs that it names, checked.
+            models: Node -> published model of the window, this node's too if it has one.
+            losses: Node -> mean softplus(-D(x)) of its model on this node's validation records.
+            among: The nodes whose submissions are the measure: those that are active.
+        """
+        self._known = {k: known for k, known in self._known.items() if k in among}
+        before = {k: [one.model for one in known] for k, known in self._known.items()}
+        self._feed(starts, models, losses)
+        return self._grades(models, lambda j: self._fault_new(j, before)) if self.has_moved else {}
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the node has a movement of its own to hold the others' against."""
+        return self.me in self._known
+
+    @property
+    def _last(self) -> dict[int, Flat]:
+        return {k: known[-1].model for k, known in self._known.items()}
+
+    def _feed(
+        self, starts: Mapping[int, tuple[int, Flat]], models: Mapping[int, Flat], losses: Mapping[int, float]
+    ) -> None:
+        """Take in new submissions, each once."""
+        for k in sorted(models):
+            (view, start), model, known = starts[k], models[k], self._known.setdefault(k, [])
+            step, step_g = model.discriminator - start.discriminator, model.generator - start.generator
+            unit, unit_g = _unit(step), _unit(step_g)
+            before, before_g = self._moved.get(k, (np.zeros_like(unit), np.zeros_like(unit_g)))
+            keep = self.settings.memory
+            moved, moved_g = self._moved[k] = keep * before + unit, keep * before_g + unit_g
+            last = known[-1] if known else None
+            change = None if last is None else _distance(model, last.model)
+            alone = last is not None and _distance(start, last.model) == 0
+            count = 1 if last is None else last.count + 1
+            size, size_g = float(np.linalg.norm(step)), float(np.linalg.norm(step_g))
+            known.append(_Submission(view, count, model, unit, moved, moved_g, size, size_g, losses[k], change, alone))
+            del known[:-KEPT]
+
+    def _measure(self, j: int) -> dict[int, _Submission]:
+        """What the newest submission of j is held against: of every node that which began nearest to where j's did.
+
+        Movements are long and alike at first, short and less alike later: a slow node's has to be compared with those
+        of its own time. In lockstep that is the round's.
+        """
+        mine = self._known[j][-1]
+
+        def apart(other: _Submission) -> tuple[int, int, int]:
+            return abs(other.view - mine.view), abs(other.count - mine.count), -other.count
+
+        return {k: mine if k == j else min(known, key=apart) for k, known in sorted(self._known.items())}
+
+    def _fault(self, j: int, before: Mapping[int, Sequence[Flat]], stale: float) -> str:
+        """What is impossible for an honest model, in words; empty if nothing.
+
+        Args:
+            j: Whose newest submission it is.
+            before: Node -> its models before; being near to another node's is a copy.
+            stale: A change since its own last model that is less is none.
+        """
+        s, measure = self.settings, self._measure(j)
+        mine, median = measure[j], _median(one.size for one in measure.values())
+        rho, rho_g = _ratio(mine.size, median), _ratio(mine.size_g, _median(one.size_g for one in measure.values()))
+        if not s.discriminator_range[0] <= rho <= s.discriminator_range[1]:
+            return f"discriminator moved {rho:.2f} times the median"
+        if not s.generator_range[0] <= rho_g <= s.generator_range[1]:
+            return f"generator moved {rho_g:.2f} times the median"
+        if mine.change is not None and mine.change < stale:
+            return "hardly differs from its last model"
+        others = [model for k, known in before.items() if k != j for model in known]
+        if any(_distance(mine.model, model) < s.copy_distance * median for model in others):
+            return "copies another node's last model"
+        return ""
+
+    def _fault_new(self, j: int, before: Mapping[int, Sequence[Flat]]) -> str:
+        """The same where nobody waits: a copy of any model before, its own too, and a model far from all others.
+
+        Who is fast among slow ones begins where it began before, and comes near its own last model by honest work: the
+        change between two models says nothing here, only being the same does. And who goes on from its own model alone
+        may be far away while it moves as others do: what it has done before is in its start, and not in its movement.
+        """
+        s, measure = self.settings, self._measure(j)
+        mine, median = measure[j], _median(one.size for one in measure.values())
+        if any(_distance(mine.model, model) < s.copy_distance * median for model in before.get(j, ())):
+            return "is one of its own models before"
+        if mine.alone:
+            apart = sorted(_distance(mine.model, one.model) for k, one in measure.items() if k != j)
+            # The lower median: half of the others may be hostile where they are fewer than half of all.
+            away = _ratio(apart[(len(apart) - 1) // 2], median) if apart else 0.0
+            if away > s.discriminator_range[1]:
+                return f"is {away:.2f} times the median movement away from the others, by itself"
+        return self._fault(j, before, 0.0)
+
+    def _grades(self, models: Iterable[int], fault: Callable[[int], str]) -> dict[int, Grade]:
+        """Grades of the newest submissions of some nodes; `fault` says what is hard about one."""
+        s = self.settings
         grades: dict[int, Grade] = {}
-        for j in peers:
-            rho, rho_g = _ratio(size[j], median), _ratio(size_g[j], median_g)
-            fault = ""
-            if not s.discriminator_range[0] <= rho <= s.discriminator_range[1]:
-                fault = f"discriminator moved {rho:.2f} times the median"
-            elif not s.generator_range[0] <= rho_g <= s.generator_range[1]:
-                fault = f"generator moved {rho_g:.2f} times the median"
-            elif j in changes and changes[j] < s.stale * usual_change:
-                fault = "hardly differs from its last model"
-            elif any(_distance(models[j], m) < s.copy_distance * median for k, m in self._last.items() if k != j):
-                fault = "copies another node's last model"
-            if fault:
-                grades[j] = Grade(0, gated=True, fault=fault)
+        for j in sorted(models):
+            if j == self.me:
                 continue
-            c = min(along_all[j], s.sudden + along[j], 1.0)
+            said = fault(j)
+            if said:
+                grades[j] = Grade(0, gated=True, fault=said)
+                continue
+            measure = self._measure(j)
+            rho = _ratio(measure[j].size, _median(one.size for one in measure.values()))
+            along = self._relative({k: one.unit for k, one in measure.items()}, s.floor)[j]
+            along_all = self._relative({k: one.moved for k, one in measure.items()}, s.floor)[j]
+            along_g = self._relative({k: one.moved_g for k, one in measure.items()}, s.generator_floor)[j]
+            usual_loss = _median(one.loss for k, one in measure.items() if k != self.me)
+            c = min(along_all, s.sudden + along, 1.0)
             low, high = s.alignment
-            price = min(s.loss_most, s.loss_price * max(0.0, losses[j] - usual_loss - s.loss_free))
+            price = min(s.loss_most, s.loss_price * max(0.0, measure[j].loss - usual_loss - s.loss_free))
             e = float(np.clip((c - price - low) / (high - low), 0, 1))
-            b = float(np.clip(1.0 + along_g[j], 0, 1))
+            b = float(np.clip(1.0 + along_g, 0, 1))
             g = 100 * e * b / max(1.0, rho / s.free_ratio) ** 2
             grades[j] = Grade(int(np.clip(round(g), 1, 100)), gated=e == 0)
-        self._last = dict(models)
         return grades
 
     def _relative(self, vectors: Mapping[int, FloatArray], floor: float) -> dict[int, float]:
@@ -147,10 +281,6 @@ class Grader:
         usual = float(np.median([np.median(row[mask]) for row, mask in zip(cosines, others, strict=True)]))
         mine = cosines[nodes.index(self.me)] / max(usual, floor)
         return {k: float(value) for k, value in zip(nodes, mine, strict=True)}
-
-
-def _sizes(vectors: Mapping[int, FloatArray]) -> dict[int, float]:
-    return {k: float(np.linalg.norm(v)) for k, v in vectors.items()}
 
 
 def _unit(vector: FloatArray) -> FloatArray:

@@ -153,12 +153,11 @@ def read_chain(name: str, url: str | None = None) -> dict[str, Any]:
                 }
                 for n in contract.nodes()
             ],
-            "rounds": [round_on_chain(contract, number) for number in contract.rounds()],
+            "rounds": [_round_on_chain(contract, number) for number in contract.rounds()],
         }
 
 
-def round_on_chain(contract: FederatedRounds, number: int) -> dict[str, Any]:
-    """A round that was opened: who submitted what, the grades shown so far, and what it was settled to."""
+def _round_on_chain(contract: FederatedRounds, number: int) -> dict[str, Any]:
     grades, bound = contract.grades(number), contract.commitments(number)
     settled = contract.settlement(number)
     verdict = None if settled is None else Verdict.of(settled)

@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from contracts.records import Submission
-from runner.ages import age, discounted
+from contracts.records import SettlementRecord, Submission
+from runner.ages import age, weights
 from runner.node import Published
 from runner.publishing import Publishing
 from runner.update import Blocks, Input, Update, UpdateError, blocks_digest
 
+AGAIN = 2
+"""So many settled rounds are read again."""
 KEPT_MODELS = 256
 """So many models stay in memory."""
 
@@ -46,16 +48,33 @@ class State:
 class NewestModels(Publishing):
     """A task's published models where rounds are windows; see Publishing."""
 
-    _faults: dict[int, dict[int, str]] = field(default_factory=dict)
-    """Of the models whose verdict is final: round -> node -> its fault, empty where it is sound."""
+    _faults: dict[str, str] = field(default_factory=dict)
+    """Of the submissions whose verdict is final, by transaction: the fault, empty where there is none."""
     _read: dict[str, Update] = field(default_factory=dict)
+    _submitted: dict[int, dict[int, Submission]] = field(default_factory=dict)
+    """Round -> node -> what was submitted, as `look` last saw it: a chain is not asked anew for every question."""
+    _settlements: dict[int, SettlementRecord | None] = field(default_factory=dict)
+    _active: dict[int, frozenset[int]] = field(default_factory=dict)
+    _settled: int = 0
+
+    def look(self) -> None:
+        """Read what the chain has new. What is settled is read once more, for a reorganisation may reach so far."""
+        before, self._settled = self._settled, self.contract.settled_rounds()
+        opened = self.contract.rounds()
+        for number in (n for n in opened if n >= before - AGAIN):
+            self._submitted[number] = {s.node: s for s in self.contract.submissions(number)}
+            self._settlements.pop(number, None)
+            self._active.pop(number, None)
 
     def settled(self) -> int:
         """The last settled round: what a node that looks now sees."""
-        return self.contract.settled_rounds()
+        self.look()
+        return self._settled
 
     def sequence(self, node: int, before: int | None = None) -> int:
         """How many models a node has submitted, to rounds before `before` where it is given."""
+        if before is None:
+            self.look()
         return len(self._rounds_of(node, before))
 
     def state(self, view: int, node: int, before: int | None = None) -> State:
@@ -66,6 +85,8 @@ class NewestModels(Publishing):
             node: Which node.
             before: The round that the model will be, or was, submitted to; None: a later one than all there are.
         """
+        if before is None:
+            self.look()
         models = self._newest(view)
         own = self._own(node, before)
         models.pop(node, None)
@@ -99,6 +120,7 @@ class NewestModels(Publishing):
 
     def aggregate(self, base: int) -> tuple[int, Blocks, tuple[Input, ...]]:
         """The common aggregate as of a settled round: everybody's newest model, weighed by reputation and age."""
+        self.look()
         models = self._newest(base)
         inputs = dict(sorted(self._weighed(base, models).items()))
         if not inputs:
@@ -112,23 +134,28 @@ class NewestModels(Publishing):
         What only could not be fetched is tried again the next time: its node may have come back.
         """
         # Oldest first: what a model started from is known by then.
+        if round_ and not round_ <= self._settled:
+            self.look()
         for number in range(1, round_):
-            for submission in self.contract.submissions(number):
-                if submission.node not in self._faults.get(number, {}):
+            for submission in self._of(number):
+                if submission.tx not in self._faults:
                     self._checked(submission)
-        return {s.node: self._checked(s) for s in self.contract.submissions(round_)} if round_ else {}
+        return {s.node: self._checked(s) for s in self._of(round_)}
+
+    def _of(self, round_: int) -> list[Submission]:
+        """What was submitted to a round, in the order of nodes."""
+        return [s for _, s in sorted(self._submitted.get(round_, {}).items())]
 
     def _checked(self, submission: Submission) -> Published:
         """A submitted model with the verdict about it."""
-        known = self._faults.setdefault(submission.round, {})
-        fault = known.get(submission.node)
+        fault = self._faults.get(submission.tx)
         if fault:
             return Published(submission.cid, None, fault)
         if fault is not None:
             return Published(submission.cid, self._parse(submission.cid))
         found = self._fetch(submission)
         if found.update is not None or self._is_here(submission):
-            known[submission.node] = found.fault
+            self._faults[submission.tx] = found.fault
         return found
 
     def _parse(self, cid: str) -> Update:
@@ -147,8 +174,7 @@ class NewestModels(Publishing):
 
     def _rounds_of(self, node: int, before: int | None = None) -> list[int]:
         """The rounds that a node has submitted to, in order."""
-        known = [r for r in self.contract.rounds() if before is None or r < before]
-        return [r for r in known if self.contract.submission(r, node) is not None]
+        return [r for r, s in sorted(self._submitted.items()) if node in s and (before is None or r < before)]
 
     def _newest(self, view: int) -> dict[int, Published]:
         """The newest sound model of each node that may take part after round `view`, of a round up to it."""
@@ -166,32 +192,32 @@ class NewestModels(Publishing):
 
     def _active_after(self, view: int) -> frozenset[int]:
         """Who may take part once a round is settled."""
-        settled = self.contract.settlement(view)
+        settled = self._settlement(view)
         gone: frozenset[int] = frozenset() if settled is None else settled.excluded
-        return self.contract.active(view) - gone
+        if view not in self._active:
+            self._active[view] = self.contract.active(view)
+        return self._active[view] - gone
+
+    def _settlement(self, view: int) -> SettlementRecord | None:
+        if view not in self._settlements:
+            self._settlements[view] = self.contract.settlement(view)
+        return self._settlements[view]
 
     def _own(self, node: int, before: int | None) -> Published | None:
         """A node's newest sound model of the rounds before `before`."""
         for number in reversed(self._rounds_of(node, before)):
-            submission = self.contract.submission(number, node)
-            known = None if submission is None else self._checked(submission)
-            if known is not None and known.update is not None:
+            known = self._checked(self._submitted[number][node])
+            if known.update is not None:
                 return known
         return None
 
     def _weighed(self, view: int, models: Mapping[int, Published]) -> dict[int, Input]:
         """CID, weight and age of each model that has weight as of a settled round."""
-        settled = self.contract.settlement(view) if view else None
+        settled = self._settlement(view) if view else None
+        views = {j: p.update.view or 0 for j, p in models.items() if p.update is not None}
         reputation = {} if settled is None else settled.weights()
-        power = self.config.federation.age_discount or 0.0
-        inputs = {}
-        for j, published in sorted(models.items()):
-            if published.update is None:
-                continue
-            behind = age(view, published.update.view or 0)
-            inputs[j] = Input(published.cid, discounted(reputation.get(j, 0), behind, power), behind)
-        weighing = {j: i for j, i in inputs.items() if i.weight > 0}
-        return weighing or {j: Input(i.cid, 1, i.age) for j, i in inputs.items()}
+        given = weights(view, views, reputation, self.config.federation.age_discount or 0.0)
+        return {j: Input(models[j].cid, weight, age(view, views[j])) for j, weight in given.items()}
 
     def _alone(self, state: State, node: int) -> Input:
         own = state.models[node]
@@ -212,14 +238,17 @@ class NewestModels(Publishing):
             raise UpdateError("model file rejected: it is of another run, map or node, or not the node's next one.")
 
     def _check_start(self, update: Update, submission: Submission) -> None:
+        self._check_view(update, submission)
+        if update.start != self.restart(update.view or 0, update.node, update.inputs, submission.round)[1]:
+            raise UpdateError("model file rejected: its start is not the aggregate of its inputs.")
+
+    def _check_view(self, update: Update, submission: Submission) -> None:
         view = update.view or 0
         if view >= submission.round:
             raise UpdateError("model file rejected: its view is of what was not settled when it was submitted.")
         own = self._own(update.node, submission.round)
         if own is not None and own.update is not None and view < (own.update.view or 0):
             raise UpdateError("model file rejected: its view is behind that of its node's model before.")
-        if update.start != self.restart(view, update.node, update.inputs, submission.round)[1]:
-            raise UpdateError("model file rejected: its start is not the aggregate of its inputs.")
 
     def restart(self, view: int, node: int, inputs: tuple[Input, ...], before: int | None = None) -> tuple[Blocks, str]:
         """What a node starts from by its inputs, and its digest; `view` and `before` as of `state`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,18 +155,41 @@ class Peer:
 
     def review(self, start: Blocks, published: Mapping[int, Published]) -> dict[int, Grade]:
         """Grade every peer that submitted in this round; a model that failed a check gets 0."""
-        x = self.validation_features[: self.grades.records]
-        models = {j: dequantise(p.update.blocks) for j, p in published.items() if p.update is not None}
-        grades = self.grader.review(
-            Flat.of(dequantise(start)),
-            {j: Flat.of(m) for j, m in models.items()},
-            {j: self.model.benign_loss(m, x) for j, m in models.items()},
-        )
-        for j, p in published.items():
-            if j != self.index and p.update is None:
-                grades[j] = Grade(0, gated=True, fault="its model failed a check")
+        models, losses = self._tried(published)
+        grades = self.grader.review(Flat.of(dequantise(start)), models, losses) | self._failed(published)
         self.gated = {j for j, grade in grades.items() if grade.gated}
         return grades
+
+    def review_new(
+        self, starts: Mapping[int, tuple[int, Blocks]], published: Mapping[int, Published], among: Collection[int]
+    ) -> dict[int, Grade]:
+        """Grade every peer that submitted to this window of an asynchronous task; a model that failed a check gets 0.
+
+        Who is gated stays so until it submits again. A node that has submitted nothing yet grades nobody, and has
+        nothing to commit to.
+
+        Args:
+            starts: Of each model that passed the checks its view, and what it was trained from: the join of its inputs.
+            published: The window's submissions.
+            among: The nodes that are active in it.
+        """
+        models, losses = self._tried(published)
+        flat = {j: (starts[j][0], Flat.of(dequantise(starts[j][1]))) for j in models}
+        grades = self.grader.review_new(flat, models, losses, among)
+        if self.grader.has_moved:
+            grades |= self._failed(published)
+        self.gated = (self.gated - set(grades)) | {j for j, grade in grades.items() if grade.gated}
+        return grades
+
+    def _tried(self, published: Mapping[int, Published]) -> tuple[dict[int, Flat], dict[int, float]]:
+        """The models that passed the checks, and their losses on the node's benign validation records."""
+        x = self.validation_features[: self.grades.records]
+        models = {j: dequantise(p.update.blocks) for j, p in published.items() if p.update is not None}
+        return {j: Flat.of(m) for j, m in models.items()}, {j: self.model.benign_loss(m, x) for j, m in models.items()}
+
+    def _failed(self, published: Mapping[int, Published]) -> dict[int, Grade]:
+        failed = Grade(0, gated=True, fault="its model failed a check")
+        return {j: failed for j, p in published.items() if j != self.index and p.update is None}
 
 
 def joined(settings: FederationSettings, models: Mapping[int, Blocks], weights: Mapping[int, int]) -> Blocks:

@@ -61,6 +61,9 @@ class Attack:
         made_up: What a hostile node puts into the sums of round 0 in place of its records: "extremes" of every
             column, or "attacks"; "" where it is honest there.
         claims: So many times its number of records it does so.
+        schedule: "async" where it is one of nodes that do not wait for each other, and of those only; else "".
+        windows: How long a hostile node takes for a model, in windows, where nobody waits; None: one or two, by chance.
+        alone: Whether it names nothing but its own last model as what it starts from, where nobody waits.
     """
 
     name: str
@@ -70,6 +73,9 @@ class Attack:
     colluding: bool = False
     made_up: str = ""
     claims: int = 1
+    schedule: str = ""
+    windows: int | None = None
+    alone: bool = False
 
     @property
     def honest_throughout(self) -> bool:
@@ -110,7 +116,8 @@ def _noise(view: View, model: Blocks, share: float) -> Blocks:
     """`model` and Gaussian noise, in every block as long as `share` of the honest nodes' median movement in it."""
     out = {}
     for name, block in model.items():
-        moves = [np.linalg.norm((m[name] - view.start[name]).astype(np.float64)) for m in view.honest.values()]
+        seen = list(view.honest.values()) or [view.train()]  # where nobody waits, there may be none yet
+        moves = [np.linalg.norm((m[name] - view.start[name]).astype(np.float64)) for m in seen]
         random = view.random.normal(size=block.shape)
         size = float(np.median(moves)) * share
         out[name] = block + np.rint(random * (size / max(float(np.linalg.norm(random)), 1e-12))).astype(np.int64)
@@ -139,12 +146,16 @@ def _stale_own_noise(view: View) -> Blocks:
 
 def _neighbour(view: View) -> Blocks:
     """The last model of an honest node, each hostile node another's; in round 1 there is only the aggregate."""
-    nodes = sorted(view.honest)
-    return view.last[nodes[view.node % len(nodes)]] if view.last else view.start
+    nodes = sorted(j for j in view.honest if j in view.last)
+    return view.last[nodes[view.node % len(nodes)]] if nodes else view.start
 
 
 def _neighbour_noise(view: View) -> Blocks:
     return _noise(view, _neighbour(view), SMALL)
+
+
+def _leap(view: View) -> Blocks:
+    return _scale(view) if view.round == 1 else view.train()
 
 
 def _flipped_generator(view: View) -> Blocks:
@@ -161,6 +172,9 @@ NEVER = 10**9
 
 LATE = 6
 """The round from which late starters misbehave."""
+
+RARELY = 4
+"""Windows that a sleeper lets pass."""
 
 _ALL = (
     Attack("none", "all nodes are honest: what the rule costs them", _train, begins=NEVER),
@@ -199,6 +213,41 @@ _ALL = (
     Attack("flipped-generator", "an honest discriminator, a generator moved the other way", _flipped_generator),
     Attack("half-poisoned", "trains on its own records and as many of attacks", _poison_half),
     Attack("lying-grades", "honest models; 100 for each other, 0 for the rest", _train, colluding=True),
+    Attack("hermit", "trains from its own last model alone", _train, schedule="async", alone=True),
+    Attack("hermit-poisoned", "the same on records of attacks", _poison, schedule="async", alone=True),
+    Attack(
+        "leap",
+        "first a + 10 (p - a), then honest training from its own last model alone",
+        _leap,
+        schedule="async",
+        alone=True,
+    ),
+    Attack("flood-flip", "sign-flip in every window, however slow the others are", _flip, schedule="async", windows=0),
+    Attack("flood-poisoned", "poisoned in every window", _poison, schedule="async", windows=0),
+    Attack(
+        "flood-lies",
+        "honest models in every window; 100 for each other, 0 for the rest",
+        _train,
+        colluding=True,
+        schedule="async",
+        windows=0,
+    ),
+    Attack(
+        "flood-flip-lies",
+        "sign-flip in every window; 100 for each other, 0 for the rest",
+        _flip,
+        colluding=True,
+        schedule="async",
+        windows=0,
+    ),
+    Attack(
+        "sleeper",
+        f"two honest models, then sign-flip; {RARELY} windows between any two",
+        _flip,
+        begins=3,
+        schedule="async",
+        windows=RARELY,
+    ),
 )
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _ALL}
 

@@ -35,7 +35,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """What came of a cell: `Outcome` without its settlements. Lists have one entry a hostile node, None for never."""
+    """What came of a cell: `Outcome` without its settlements. Lists have one entry a hostile node, None for never.
+
+    `slow` is there where nobody waits, and left out of the file elsewhere.
+    """
 
     cell: Cell
     flagged: tuple[int | None, ...]
@@ -45,6 +48,7 @@ class Line:
     votes: int
     auroc: float
     seconds: float
+    slow: tuple[int, int, int] | None = None
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Self:
@@ -56,7 +60,8 @@ class Line:
         body = {**found}
         cell = Cell(**body.pop("cell"))
         flagged, excluded = (_rounds(body.pop(name)) for name in ("flagged", "excluded"))
-        line = cls(cell, flagged, excluded, **body)
+        slow = _slow(body.pop("slow")) if "slow" in body else None
+        line = cls(cell, flagged, excluded, **body, slow=slow)
         counts = (cell.seed, line.honest_flagged, line.honest_excluded, line.votes)
         names = (cell.partition, cell.attack, cell.aggregation)
         if not all(type(n) is int and n >= 0 for n in counts) or not all(isinstance(n, str) for n in names):
@@ -64,6 +69,16 @@ class Line:
         if not (isinstance(line.auroc, float) and 0 <= line.auroc <= 1) or not isinstance(line.seconds, float | int):
             raise ValueError("not a cell")
         return line
+
+
+def _slow(value: Any) -> tuple[int, int, int]:
+    if not isinstance(value, list) or len(value) != 3 or not all(type(v) is int and v >= 0 for v in value):
+        raise ValueError("not three numbers of nodes")
+    return value[0], value[1], value[2]
+
+
+def _written(line: Line) -> dict[str, Any]:
+    return {name: value for name, value in asdict(line).items() if name != "slow" or value is not None}
 
 
 def _rounds(value: Any) -> tuple[int | None, ...]:
@@ -102,5 +117,5 @@ class CellFile(RowFile[Line]):
 
     def __init__(self, path: Path | None, about: Mapping[str, Any]) -> None:
         super().__init__(
-            path, {"format": FORMAT, **about}, read=Line.read, write=asdict, key=lambda line: line.cell, row="cell"
+            path, {"format": FORMAT, **about}, read=Line.read, write=_written, key=lambda line: line.cell, row="cell"
         )

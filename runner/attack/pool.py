@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from circuits.errors import QrunError
+from runner.attack import asynchronous
 from runner.attack.attacks import ATTACKS
 from runner.attack.cells import ALONE, Cell, Line
 from runner.attack.simulate import simulate
@@ -61,7 +62,8 @@ def play(job: Job, cell: Cell) -> Line:
         world = _world(job, cell.partition, cell.seed)
         alone = cell.attack == ALONE
         attack = ATTACKS["none" if alone else cell.attack]
-        outcome = simulate(world, attack, job.hostile, cell.aggregation, alone=alone)
+        played = asynchronous.simulate if job.config.federation.asynchronous else simulate
+        outcome = played(world, attack, job.hostile, cell.aggregation, alone=alone)
     finally:
         torch.set_num_threads(threads)
     hostile = [] if alone or attack.honest_throughout else sorted(job.hostile)
@@ -74,6 +76,7 @@ def play(job: Job, cell: Cell) -> Line:
         outcome.votes,
         outcome.auroc,
         round(time.perf_counter() - begin, 2),
+        outcome.slow,
     )
 
 

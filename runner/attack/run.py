@@ -24,6 +24,9 @@ from runner.settings import AGGREGATIONS
 DEFAULTS: dict[str, Any] = {"nodes": 10, "rounds": 10, "qubits": 4, "steps_per_epoch": 40}
 """Where neither options nor the config file say otherwise."""
 
+WINDOWS = 20
+"""The same of rounds where they are windows: who is slow needs some for a few models."""
+
 OTHERS = 5
 """Seeds on which aggregations without grades are played."""
 
@@ -35,6 +38,9 @@ QUICK: dict[str, Any] = {
     "rounds": 4,
 }
 """The slice that CI runs."""
+
+QUICK_WINDOWS = 8
+"""Its rounds where they are windows."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,14 @@ def request(
     given = {} if file is None else read_toml(file)
     model = given.get("model", {})
     known = {**given, **(model if isinstance(model, dict) else {})}
-    values = {k: v for k, v in DEFAULTS.items() if k not in known} | {k: v for k, v in options.items() if v is not None}
+    federation = given.get("federation", {})
+    said = {k: v for k, v in options.items() if v is not None}
+    known = {**(federation if isinstance(federation, dict) else {}), **known, **said}
+    defaults = DEFAULTS
+    if known.get("schedule") == "async":
+        # With fewer graders than this the hostile ones among them may be the majority.
+        defaults = {**DEFAULTS, "rounds": WINDOWS, "quorum": min(2 * max(bad, 0) + 1, 255)}
+    values = {k: v for k, v in defaults.items() if k not in known} | said
     config = config_from(experiment, {**values, "test": False}, file, tell=tell)
     if not 1 <= bad < (config.nodes + 1) // 2:
         most = (config.nodes + 1) // 2 - 1
@@ -119,11 +132,28 @@ def request(
         config,
         bad,
         range(first_seed, first_seed + seeds),
-        tuple(find_attack(name).name for name in dict.fromkeys(attacks)) or tuple(ATTACKS),
+        _attacks(attacks, asynchronous=config.federation.asynchronous),
         tuple(dict.fromkeys(partitions)) or ("iid", "dirichlet:0.5"),
         tuple(dict.fromkeys(aggregations)) or AGGREGATIONS,
         jobs,
     )
+
+
+def _attacks(names: Sequence[str], *, asynchronous: bool) -> tuple[str, ...]:
+    """The attacks of those names, or all that a schedule has: what is made up in round 0 knows no schedule.
+
+    Raises:
+        UsageError: an unknown one, or one of the other schedule.
+    """
+    found = [find_attack(name) for name in dict.fromkeys(names)]
+    for attack in found:
+        if attack.schedule and not asynchronous:
+            raise UsageError(f"{attack.name} is of nodes that do not wait.", f"Add --schedule {attack.schedule}.")
+    if found:
+        return tuple(attack.name for attack in found)
+    if asynchronous:
+        return tuple(a.name for a in ATTACKS.values() if not a.made_up)
+    return tuple(a.name for a in ATTACKS.values() if not a.schedule)
 
 
 def tabulate(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from runner.attack.cells import Line
 from runner.attack.run import Table
-from runner.attack.summary import FOUND, LEGEND, found, kept
+from runner.attack.summary import LEGEND, columns, found, kept
 from runner.bar import Bar
 from runner.settings import AGGREGATIONS
 
@@ -50,7 +50,7 @@ def show(table: Table, nodes: int) -> None:
         title = f"{partition}, seeds: {max(row.seeds for row in rows)}, {table.source} data"
         names = [a for a in AGGREGATIONS if any(a in row.points for row in rows)]
         if any(row.seeds for row in rows):
-            _print(console, title, FOUND, [found(row, nodes) for row in rows])
+            _print(console, title, columns(rows), [found(row, nodes) for row in rows])
         _print(console, f"{title}: AUROC, points", ["attack", *names], [kept(row, names) for row in rows])
     console.print(LEGEND)
 

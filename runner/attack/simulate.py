@@ -27,6 +27,7 @@ class Outcome:
         auroc: Of the final aggregate on the hold-out part.
         settlements: One a round; none without grades.
         final: The final aggregate.
+        slow: Where nobody waits: how many honest nodes are slow, how many of those were ever flagged, and excluded.
     """
 
     flagged: dict[int, int]
@@ -37,6 +38,7 @@ class Outcome:
     auroc: float
     settlements: tuple[Settlement, ...]
     final: Blocks = field(compare=False)
+    slow: tuple[int, int, int] | None = None
 
 
 def simulate(world: World, attack: Attack, hostile: frozenset[int], method: str, *, alone: bool = False) -> Outcome:

@@ -39,6 +39,7 @@ class Row:
         honest_excluded: The same of exclusion.
         refused: In how many seeds the feature map found no quorum.
         points: By aggregation.
+        slow: Where nobody waits: slow honest nodes in all seeds, how many of them were ever flagged, and excluded.
     """
 
     partition: str
@@ -53,6 +54,7 @@ class Row:
     honest_excluded: int
     refused: int
     points: dict[str, Points]
+    slow: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -71,6 +73,11 @@ class Row:
             "auroc_points": {
                 name: {"seeds": p.seeds, "mean": p.mean, "worst": p.worst} for name, p in self.points.items()
             },
+            **(
+                {}
+                if self.slow is None
+                else dict(zip(("slow", "slow_flagged", "slow_excluded"), self.slow, strict=True))
+            ),
         }
 
 
@@ -93,6 +100,7 @@ def _row(partition: str, attack: str, lines: Sequence[Line], alone: dict[tuple[s
     flagged = [r for x in graded for r in x.flagged]
     excluded = [r for x in graded for r in x.excluded]
     points = {}
+    slow = [x.slow for x in graded if x.slow is not None]
     for name in AGGREGATIONS:
         found = [
             100 * (x.auroc - alone[x.cell.partition, x.cell.seed])
@@ -115,6 +123,7 @@ def _row(partition: str, attack: str, lines: Sequence[Line], alone: dict[tuple[s
         # As the contract counts: more than two thirds of the nodes have to vote for the map.
         sum(3 * x.votes <= 2 * nodes for x in graded),
         points,
+        (sum(n for n, _, _ in slow), sum(n for _, n, _ in slow), sum(n for _, _, n in slow)) if slow else None,
     )
 
 
@@ -142,15 +151,24 @@ FOUND = (
 )
 """Columns of what becomes of the nodes."""
 
+SLOW = ("slow flagged", "slow excluded")
+"""And, where nobody waits, of those honest nodes that are slow, or away for some time."""
+
+
+def columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns of a table of these rows."""
+    return (*FOUND, *SLOW) if any(row.slow is not None for row in rows) else FOUND
+
+
 LEGEND = (
-    "flagged, excluded: after how many rounds of misbehaviour, median (worst). AUROC of the final aggregate on the "
-    "hold-out part, in points above the honest nodes alone: mean (worst seed); reputation is with grades and "
-    "exclusion, the other ways of joining are alone."
+    "flagged, excluded: after how many rounds of misbehaviour (where nobody waits: of the node's own models), median "
+    "(worst). AUROC of the final aggregate on the hold-out part, in points above the honest nodes alone: mean (worst "
+    "seed); reputation is with grades and exclusion, the other ways of joining are alone."
 )
 
 
 def found(row: Row, nodes: int) -> list[str]:
-    """A row of FOUND as text."""
+    """A row as text, by `columns`."""
 
     def rounds(pair: tuple[int | None, int | None]) -> str:
         middle, worst = ("never" if r is None else str(r) for r in pair)
@@ -166,6 +184,7 @@ def found(row: Row, nodes: int) -> list[str]:
         f"{row.honest_flagged} of {honest}" if row.seeds else "-",
         f"{row.honest_excluded} of {honest}" if row.seeds else "-",
         f"{row.refused} of {row.seeds}" if row.seeds else "-",
+        *([] if row.slow is None else [f"{n} of {row.slow[0]}" for n in row.slow[1:]]),
     ]
 
 
@@ -185,9 +204,9 @@ def markdown(rows: Sequence[Row], nodes: int) -> str:
     for partition in dict.fromkeys(r.partition for r in rows):
         mine = [r for r in rows if r.partition == partition]
         names = [a for a in AGGREGATIONS if any(a in r.points for r in mine)]
-        columns = [*FOUND, *names]
+        head = [*columns(mine), *names]
         out += [f"**{partition}** (seeds: {max(r.seeds for r in mine)})", ""]
-        out += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        out += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         out += ["| " + " | ".join([*found(r, nodes), *kept(r, names)[1:]]) + " |" for r in mine]
         out.append("")
     return "\n".join(out)

@@ -14,7 +14,7 @@ from contracts.cid import RAW, Cid
 from contracts.errors import ContentError
 from contracts.history import History
 from runner.audit.checks import Findings
-from runner.audit.models import Audited, version_of
+from runner.audit.models import Audited, FinalModel, version_of
 from runner.audit.sources import Evidence
 from runner.audit.task_state import Round, TaskState
 from runner.config import RunConfig
@@ -39,9 +39,10 @@ _NOTHING = object()
 def read_result(findings: Findings, evidence: Evidence, state: TaskState) -> dict[str, Any] | None:
     """The run's result, and whether it is the report that the nodes stated; None where there is none."""
     data, where = evidence.result, "result.json"
-    stated = {report for _, report in state.conclusions.values()}
+    stated = sorted(report for _, report in state.conclusions.values())
     if data is None and stated:
-        cid = str(Cid(RAW, next(iter(sorted(stated)))))
+        # What most nodes stated; of several that are stated as often the first.
+        cid = str(Cid(RAW, max(stated, key=stated.count)))
         try:
             data, where = evidence.store.get(cid, max_bytes=MAX_BYTES), cid
         except ContentError:
@@ -103,7 +104,7 @@ def check_result(
     state: TaskState,
     config: RunConfig | None,
     models: Audited | None,
-    final: tuple[str, int] | None,
+    final: FinalModel | None,
 ) -> None:
     """Every figure of the result that chain or store have too."""
     expected = _expected(history, state, models)
@@ -130,9 +131,9 @@ def check_result(
     if state.map_digest is not None:
         expected["feature_map"] = {"cid": str(Cid(RAW, state.map_digest))}
     if final is not None:
-        expected["final"] = {"cid": final[0], "round": final[1]}
+        expected["final"] = {"cid": final.cid, "round": final.base}
     expected["dataset"] = {"source": state.spec.data_source}
-    _compare(findings, "", dict(result), expected)
+    compare(findings, "result", dict(result), expected)
     _check_head(findings, result, history)
     try:
         made: Any = {part: spread(result["nodes"], part) for part in ("holdout", "test")}
@@ -153,26 +154,38 @@ class Whole:
     value: Any
 
 
-def _compare(findings: Findings, path: str, told: Any, expected: Any) -> None:
-    """What is expected, key by key, against what the result has at the same place."""
+def compare(
+    findings: Findings, id_: str, told: Any, expected: Any, *, what: str = "result.json", path: str = ""
+) -> None:
+    """What is expected, key by key, against what a result or report has at the same place.
+
+    Args:
+        findings: Where statements are noted.
+        id_: Of the statement about the whole; those about its parts begin with it.
+        told: What is said.
+        expected: Tables and lists of what it has to say; other keys may stand beside.
+        what: What says it, in words.
+        path: Where in it.
+    """
     if isinstance(expected, Mapping):
         for key, value in expected.items():
             found = told.get(key, _NOTHING) if isinstance(told, dict) else _NOTHING
-            _compare(findings, f"{path}/{key}", found, value)
+            compare(findings, id_, found, value, what=what, path=f"{path}/{key}")
         return
     if isinstance(expected, list):
         length = len(told) if isinstance(told, list) else None
-        findings.test(length == len(expected), f"result{path}", f"result.json has as many {path[1:]} as the chain",
+        findings.test(length == len(expected), f"{id_}{path}", f"{what} has as many {path[1:]} as the chain",
                       f"it has {length}; there are {len(expected)}")  # fmt: skip
         for place, value in enumerate(expected):
             found = told[place] if isinstance(told, list) and place < len(told) else _NOTHING
-            _compare(findings, f"{path}/{value.get('number', value.get('id', place))}", found, value)
+            name = value.get("number", value.get("id", place))
+            compare(findings, id_, found, value, what=what, path=f"{path}/{name}")
         return
     wanted = expected.value if isinstance(expected, Whole) else expected
     shown = "nothing" if told is _NOTHING else repr(told)[:100]
     findings.test(
-        told is not _NOTHING and _plain(told) == _plain(wanted), f"result{path}",
-        f"result.json says at {path[1:]} what chain and store say", f"it says {shown}; it is {repr(wanted)[:100]}",
+        told is not _NOTHING and _plain(told) == _plain(wanted), f"{id_}{path}",
+        f"{what} says at {path[1:]} what chain and store say", f"it says {shown}; it is {repr(wanted)[:100]}",
     )  # fmt: skip
 
 

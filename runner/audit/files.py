@@ -25,7 +25,7 @@ def check_manifest(findings: Findings, evidence: Evidence, state: TaskState) -> 
     """That config.json is of the run's config."""
     claim = "config.json is of the config whose digest is on the chain"
     if evidence.manifest is None:
-        if evidence.folder is not None:
+        if evidence.folder is not None and not evidence.of_node:
             findings.skipped("config/file", claim, "there is no config.json")
         return
     from runner.config import canonical

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 from circuits.errors import QrunError
 from circuits.hostile import load_json
@@ -19,6 +20,7 @@ from runner.audit.sources import Evidence, Reader
 from runner.audit.task_state import TaskState
 from runner.audit.task_view import TaskView
 from runner.config import MAX_CONFIG_BYTES, RunConfig, canonical
+from runner.newest import NewestModels
 from runner.node import Published
 from runner.publishing import Publishing, common_model
 from runner.seeds import generator
@@ -142,12 +144,38 @@ def skeleton(config: RunConfig) -> QGAN:
     return model_for(plain, ideal, generator_for(plain, ideal), "cpu")
 
 
+@dataclass(frozen=True)
+class FinalModel:
+    """The common aggregate that a task ends with.
+
+    Attributes:
+        cid: Of its file.
+        base: The round that it is of.
+        blocks: Its parameters.
+        data: The file.
+    """
+
+    cid: str
+    base: int
+    blocks: Blocks
+    data: bytes
+
+
+Step = tuple[str, str, Callable[[], object]]
+"""A check of a model: the statement's id, what is claimed, and what raises where it does not hold."""
+
+
 class Audited(Publishing):
     """The runner's own checks of published models, each noted as a statement.
 
     A model that fails one counts as absent, and the rest of the task goes on: where the peers saw that too (`faults`,
     from the result, or a score of 0), that is what holds; where they did not, the statement is false.
     """
+
+    of_names: ClassVar[str] = "the model names its config, feature map, round and node"
+    of_start: ClassVar[str] = (
+        "the model started from the aggregate of its inputs, which weigh what the contract's reputation gives them"
+    )
 
     def __init__(
         self,
@@ -173,7 +201,7 @@ class Audited(Publishing):
         self.view = view
         self._findings = findings
         self._reader = store
-        self._faults = faults
+        self._stated = faults
         self._noted: dict[tuple[int, int], Published] = {}
 
     def check_start(self) -> None:
@@ -220,12 +248,8 @@ class Audited(Publishing):
                 cid, lambda: self._parse(cid),
             )  # fmt: skip
         if update is not None:
-            found = update
-            attempt(f"models/{where}/names", "the model names its config, feature map, round and node", cid,
-                    lambda: self._check_names(found, submission))  # fmt: skip
-            attempt(f"aggregation/{where}/start",
-                    "the model started from the aggregate of its inputs, which weigh what the contract's reputation "
-                    "gives them", cid, lambda: self._check_start(found, submission))  # fmt: skip
+            for id_, claim, step in self._steps(update, submission):
+                attempt(id_, claim, cid, step)
         attempt(f"signatures/{where}", "the node signed this model, for this round of this task on this chain",
                 submission.signature, lambda: self._check_author(submission))  # fmt: skip
         if not faults:
@@ -233,11 +257,19 @@ class Audited(Publishing):
         self._note_faults(submission, faults)
         return super()._fetch(submission)  # the fault in the runner's own words, as it stands in a result
 
+    def _steps(self, update: Update, submission: Submission) -> list[Step]:
+        """What is checked of a model that could be read, in order."""
+        where = f"{submission.round}/{submission.node}"
+        return [
+            (f"models/{where}/names", self.of_names, lambda: self._check_names(update, submission)),
+            (f"aggregation/{where}/start", self.of_start, lambda: self._check_start(update, submission)),
+        ]
+
     def _note_faults(self, submission: Submission, faults: list[tuple[str, str, str, str]]) -> None:
         number, node = submission.round, submission.node
         round_ = self.view.state.rounds[number]
-        if self._faults is not None:
-            seen = bool(self._faults.get((number, node)))
+        if self._stated is not None:
+            seen = bool(self._stated.get((number, node)))
         else:
             seen = round_.settled is not None and round_.settled.scores[node] == 0
         for id_, claim, reason, place in faults:
@@ -254,14 +286,15 @@ class Audited(Publishing):
                 f"it gave {row.get(node)}",
             )
 
-    def check_final(self, concluded: Mapping[int, tuple[bytes, bytes]]) -> tuple[str, int] | None:
-        """The final aggregate, made again from the models: its CID, and the round that it is of."""
+    def check_final(self, concluded: Mapping[int, tuple[bytes, bytes]]) -> FinalModel | None:
+        """The final aggregate, made again from the models; None where it cannot be."""
         try:
             base, blocks, inputs = self.aggregate(self.view.base())
         except (QrunError, LedgerError) as error:
             self._findings.false("aggregation/final", "the final aggregate can be made again", error.message)
             return None
-        cid = self._reader.put(common_model(self.config, self.map_cid, base, blocks, inputs))
+        data = common_model(self.config, self.map_cid, base, blocks, inputs)
+        cid = self._reader.put(data)
         claim = "the final aggregate of the models, made again, is in the store"
         try:
             self._reader.get(cid, max_bytes=MAX_BYTES)
@@ -277,4 +310,37 @@ class Audited(Publishing):
                 model == digest, f"end/{node}/model", f"node {node} states this final aggregate",
                 f"it states one with the digest {model.hex()[:16]}…; from the models follows {cid}", cid,
             )  # fmt: skip
-        return cid, base
+        return FinalModel(cid, base, blocks, data)
+
+
+class AuditedWindows(Audited, NewestModels):
+    """The same of an asynchronous task, whose models name the settled round that they were made from."""
+
+    of_names: ClassVar[str] = "the model names its config, feature map and node, and is its node's next one (sequence)"
+    of_start: ClassVar[str] = (
+        "the model started from the aggregate of its inputs: the newest models as of its view, which weigh what "
+        "reputation and age give them"
+    )
+
+    def _steps(self, update: Update, submission: Submission) -> list[Step]:
+        view = (
+            f"models/{submission.round}/{submission.node}/view",
+            "its view was settled when it was submitted, and is not behind that of its node's model before",
+            lambda: self._check_view(update, submission),
+        )
+        names, start = super()._steps(update, submission)
+        return [names, view, start]
+
+
+def audited(
+    findings: Findings,
+    config: RunConfig,
+    view: TaskView,
+    store: Reader,
+    *,
+    map_cid: str,
+    faults: Mapping[tuple[int, int], str] | None,
+) -> Audited:
+    """A task's published models, by its schedule; nothing is read yet."""
+    kind = AuditedWindows if config.federation.asynchronous else Audited
+    return kind(findings, config, view, store, model=skeleton(config), map_cid=map_cid, faults=faults)

@@ -261,8 +261,8 @@ class Recomputation:
             published = self.models.published(number)
             for i, submission in sorted(round_.submissions.items()):
                 update = published[i].update
-                if update is None or (only is not None and i != only):
-                    continue
+                if update is None or i >= len(federation.peers) or (only is not None and i != only):
+                    continue  # who is beyond the config's nodes has no share of the data
                 self._again(
                     f"metrics/{number}/{i}", f"round {number}, node {i}: the metrics are those of its model on its "
                     "records", submission.metrics, partial(_measured, federation.peers[i], update),

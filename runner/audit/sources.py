@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError, UsageError
 from circuits.hostile import NoSuchFileError, load_json, read_regular
@@ -22,9 +22,12 @@ from contracts.store import BlockStore
 from runner.places import Places
 from runner.run_folder import MAX_BYTES
 
+if TYPE_CHECKING:
+    from contracts.chain import Chain
+
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_PARTS = ("config.json", "result.json", "chain.sqlite", "blocks")
-"""What tells a run's folder from any other."""
+_PARTS = ("config.json", "result.json", "chain.sqlite", "blocks", "report.json")
+"""What tells the folder of a run, or of a node, from any other."""
 
 GetBlock = Callable[[Cid], bytes]
 
@@ -96,6 +99,8 @@ class Evidence:
         store: Where files are read from.
         manifest: Bytes of config.json, if there are any.
         result: Bytes of result.json, if there are any.
+        report: Bytes of report.json, a node's own, if there are any.
+        chain: The JSON-RPC node, open; None where the chain is a file.
     """
 
     name: str
@@ -106,10 +111,27 @@ class Evidence:
     store: Reader
     manifest: bytes | None
     result: bytes | None
+    report: bytes | None = None
+    chain: Chain | None = None
+
+    @property
+    def block_hash(self) -> Callable[[int], str] | None:
+        """Asks the JSON-RPC node for the hash of a block by its number; None where the chain is a file."""
+        if self.chain is None:
+            return None
+        from contracts.told import Node
+
+        return Node(self.chain).block_hash
+
+    @property
+    def of_node(self) -> bool:
+        """Whether the folder is that of one node, which played for itself."""
+        alone = self.folder is not None and self.manifest is None and self.result is None
+        return alone and (self.report is not None or _owner(self.folder) is not None)
 
 
 def run_folder(target: str) -> Path:
-    """The folder of a run: a folder that looks like one, or that of a run's name (or an unambiguous beginning).
+    """The folder of a run or of a node: one that looks like it, or that of a run's name (or an unambiguous beginning).
 
     Raises:
         UsageError: neither.
@@ -122,7 +144,7 @@ def run_folder(target: str) -> Path:
         raise UsageError(
             "no run is named: the name is empty.", "Give a run's name, its folder, or a contract's address."
         )
-    if path.is_dir() and any((path / part).exists() for part in _PARTS):
+    if path.is_dir() and (any((path / part).exists() for part in _PARTS) or _owner(path) is not None):
         return path
     index = RunIndex()
     try:
@@ -146,7 +168,8 @@ def gather(
 
     Args:
         target: A run's name, a folder, or a contract's address.
-        chain: URL of a JSON-RPC node, or the file of an embedded chain; needed with an address, else the run's own.
+        chain: URL of a JSON-RPC node, or the file of an embedded chain; needed with an address and with the folder of
+            a node that played for itself, else the run's own.
         ipfs: Address of an IPFS daemon that has the run's files.
         store: A folder of blocks that has them.
 
@@ -167,12 +190,12 @@ def gather(
             if ipfs is None and store is None:
                 raise UsageError("a contract's address needs a place of its files.", "Add --ipfs URL or --store DIR.")
             reader = Reader(_places(stack, None, store, where.ipfs))
-            yield _evidence(target, None, chain, target, reader)
+            yield _evidence(stack, target, chain, reader, address=target)
             return
         folder = run_folder(target)
         blocks = folder / "blocks"
         reader = Reader(_places(stack, blocks if blocks.is_dir() else None, store, where.ipfs))
-        yield _evidence(folder.name, folder, chain or _chain_of(folder), None, reader)
+        yield _evidence(stack, folder.name, chain or _chain_of(folder), reader, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -205,21 +228,24 @@ def read_task(target: str, chain: str | None = None) -> Task:
         address, name = None, folder.name
     where = chain or _chain_of(folder or Path())
     if "://" in where:
-        return Task(name, _ask_node(name, where, address or _address_of(folder, _bytes(folder, "result.json"))), None)
+        with ExitStack() as stack:
+            found = address or _address_of(folder, _bytes(folder, "result.json"))
+            return Task(name, _ask_node(stack, name, where, found)[1], None)
     found = address or find_contract(Path(where))
     if found is None:
         raise QrunError(f"run {name} has nothing on its chain yet.", f"`qrun runs resume {name}`.")
     return Task(name, read_file(Path(where), found), Path(where))
 
 
-def _ask_node(name: str, url: str, address: str | None) -> History:
+def _ask_node(stack: ExitStack, name: str, url: str, address: str | None) -> tuple[Chain, History]:
+    """A node, open, and the task's log as it tells it."""
     from contracts.chain import connect
 
     Places(chain=url)  # refuses what is no URL of a node
     if address is None:
         raise QrunError(f"run {name} has nothing on a chain yet.", f"`qrun runs resume {name}`.")
-    with connect(url) as chain:
-        return read_chain(chain, address)
+    chain = stack.enter_context(connect(url))
+    return chain, read_chain(chain, address)
 
 
 def _places(stack: ExitStack, blocks: Path | None, store: Path | None, ipfs: str | None) -> list[GetBlock]:
@@ -253,11 +279,13 @@ def _chain_of(folder: Path) -> str:
     return url
 
 
-def _evidence(name: str, folder: Path | None, chain: str, address: str | None, reader: Reader) -> Evidence:
-    manifest, result = (_bytes(folder, part) for part in ("config.json", "result.json"))
-    history, problem, integrity = None, "", None
+def _evidence(
+    stack: ExitStack, name: str, chain: str, reader: Reader, *, folder: Path | None = None, address: str | None = None
+) -> Evidence:
+    manifest, result, report = (_bytes(folder, part) for part in ("config.json", "result.json", "report.json"))
+    history, problem, integrity, node = None, "", None, None
     if "://" in chain:
-        history = _ask_node(name, chain, address or _address_of(folder, result))
+        node, history = _ask_node(stack, name, chain, address or _address_of(folder, result))
     else:
         integrity = check_file(Path(chain))
         try:
@@ -269,7 +297,7 @@ def _evidence(name: str, folder: Path | None, chain: str, address: str | None, r
             raise
         except LedgerError as error:
             problem = error.message
-    return Evidence(name, folder, history, problem, integrity, reader, manifest, result)
+    return Evidence(name, folder, history, problem, integrity, reader, manifest, result, report, node)
 
 
 def _bytes(folder: Path | None, name: str) -> bytes | None:
@@ -283,16 +311,30 @@ def _bytes(folder: Path | None, name: str) -> bytes | None:
 
 
 def _address_of(folder: Path | None, result: bytes | None) -> str | None:
-    """The contract's address as the run's own files have it."""
+    """The contract's address as the files of the run, or of the node, have it."""
     found: Any = None
     try:
         if result is not None:
             found = load_json(result, max_bytes=MAX_BYTES, what="result.json")["chain"]["contract"]
         elif folder is not None and (folder / "state.sqlite").is_file():
-            found = _fact(folder / "state.sqlite", "contract")["address"]
+            known = _fact(folder / "state.sqlite", "contract")
+            found = _owner(folder) if known is None else known["address"]
+        elif (report := _bytes(folder, "report.json")) is not None:
+            found = load_json(report, max_bytes=MAX_BYTES, what="report.json")["task"]["contract"]
     except (QrunError, LedgerError, KeyError, TypeError, sqlite3.Error):
         return None
     return found if isinstance(found, str) and _ADDRESS.fullmatch(found) else None
+
+
+def _owner(folder: Path | None) -> Any:
+    """The task of the node whose folder it is; None where it is no node's."""
+    if folder is None or not (folder / "state.sqlite").is_file():
+        return None
+    try:
+        known = _fact(folder / "state.sqlite", "owner")
+        return None if known is None else known["task"]
+    except (QrunError, LedgerError, KeyError, TypeError, sqlite3.Error):
+        return None
 
 
 def _fact(file: Path, key: str) -> Any:

@@ -18,6 +18,11 @@ class Weighing(Protocol):
         """Node -> weight."""
         ...
 
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Who was excluded by it."""
+        ...
+
 
 @dataclass(frozen=True)
 class ChainName:
@@ -53,13 +58,27 @@ class TaskView:
         """The round whose models a round started from."""
         return self._round(round_).base
 
+    def settled_rounds(self) -> int:
+        """The last round that is closed, settled or void."""
+        return self.state.closed
+
+    def rounds(self) -> list[int]:
+        """The rounds that were opened so far."""
+        return sorted(self.state.rounds)
+
     def active(self, round_: int) -> frozenset[int]:
         """Who could take part in a round."""
         return self._round(round_).active
 
     def submissions(self, round_: int) -> list[Submission]:
-        """All submissions of a round, in the order of nodes."""
-        return [submission for _, submission in sorted(self._round(round_).submissions.items())]
+        """All submissions of a round, in the order of nodes; none to one that is not open yet."""
+        known = self.state.rounds.get(round_)
+        return [] if known is None else [submission for _, submission in sorted(known.submissions.items())]
+
+    def submission(self, round_: int, node: int) -> Submission | None:
+        """What a node submitted in a round."""
+        known = self.state.rounds.get(round_)
+        return None if known is None else known.submissions.get(node)
 
     def settlement(self, round_: int) -> Weighing | None:
         """What a round's grades come to; None where it is not settled."""

@@ -30,7 +30,10 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 10]")] = None,
     bad: Annotated[int, typer.Option(help="Hostile ones among them.")] = 3,
-    rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 10]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds; windows where nobody waits. \\[default: 10; 20]")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="sync: all wait for all; async: rounds are windows, nodes fast and slow.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of each case. \\[default: 20]")] = None,
     first_seed: Annotated[int, typer.Option(help="The first of them; others follow one by one.")] = 0,
     attacks: Annotated[
@@ -58,14 +61,21 @@ def attack(  # noqa: PLR0917  Typer reads options from the signature
     if attacks == "list":
         _list(as_json)
         return
-    from runner.attack.run import QUICK, request, tabulate
+    from runner.attack.run import QUICK, QUICK_WINDOWS, request, tabulate
     from runner.attack.show import CellBar, show
     from runner.attack.summary import markdown as as_markdown
 
     few = QUICK if quick else {}
+    if quick and schedule == "async":
+        few = {**QUICK, "rounds": QUICK_WINDOWS}
     asked = request(
         name,
-        {"backend": backend, "nodes": nodes, "rounds": rounds if rounds is not None else few.get("rounds")},
+        {
+            "backend": backend,
+            "nodes": nodes,
+            "rounds": rounds if rounds is not None else few.get("rounds"),
+            "schedule": schedule,
+        },
         file=config,
         bad=bad,
         seeds=seeds if seeds is not None else few.get("seeds", 20),

@@ -42,18 +42,24 @@ def node(
 
     Killed or interrupted, the same command goes on.
     """
+    from runner.peers.keys import open_keys
+    from runner.peers.task import check_address
+
+    places = places_of(chain, ipfs, store, gateway, confirmations, needs_store=True)
+    address = check_address(task)
+    # First of all: to open a keystore takes 128 MiB for a moment, which need not come on top of the rest.
+    account, keys = open_keys(key, password_file)
     from runner.peers.run import run_node
     from runner.peers.watch import Stopped
     from runner.view import Terminal
 
-    places = places_of(chain, ipfs, store, gateway, confirmations, needs_store=True)
     try:
         with Terminal(tables=False) as terminal:
             report, folder = run_node(
-                task,
+                address,
                 places,
-                key=key,
-                password_file=password_file,
+                account,
+                keys,
                 data=data,
                 out=out,
                 distrust=not trust_chain,

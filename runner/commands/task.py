@@ -90,17 +90,19 @@ def open_(
     places = places_of(chain, ipfs, store, gateway, confirmations, needs_store=True)
     if dry_run:
         _show_cost(places, key, config, offer, as_json=as_json)
+        _tell_of_two(spec.min_nodes)
         return
     from runner.peers.keys import address_in, open_keys
+    from runner.peers.opening import opened_before
 
-    address = address_in(key)
+    address, folder = address_in(key), places.folder / "opened"
     with places.open_chain() as opened:
         # Before anybody is asked for a password; the account is the one that the file names, until it is opened.
-        opening_cost(opened, address, spec)
+        if again or opened_before(opened, address, spec, folder=folder) is None:
+            opening_cost(opened, address, spec)
         account, _ = open_keys(key, password_file)
         content = places.open_store()
         try:
-            folder = places.folder / "opened"
             task, new = open_task(opened, content, account, config, offer, folder=folder, again=again)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -109,6 +111,7 @@ def open_(
         finally:
             content.close()
         _show_opened(task, places, account.address, new=new, as_json=as_json)
+        _tell_of_two(spec.min_nodes)
 
 
 @guarded
@@ -148,7 +151,7 @@ def join(
         else:
             account, keys = open_keys(key, password_file)
             told = describe_joining(found, account.address, join_task(found, account, keys))
-        told["run"] = _command("node", found, places)
+        told["run"] = _command("node", found, places, str(key))
         if as_json:
             print_json(told)
             return
@@ -287,7 +290,7 @@ def _whom(account: str | None, key: Path | None) -> str | None:
 # -- what is told -----------------------------------------------------------------------------------------------------
 
 
-def _command(verb: str, task: Task, places: PeerPlaces) -> str:
+def _command(verb: str, task: Task, places: PeerPlaces, key: str = "FILE") -> str:
     """A command line for whoever takes part. What may be secret of an address is left to them."""
     from contracts.chain import redact
 
@@ -296,7 +299,7 @@ def _command(verb: str, task: Task, places: PeerPlaces) -> str:
         where += ["--ipfs", redact(places.ipfs)]
     elif places.blocks is not None:
         where += ["--store", str(places.blocks.absolute())]
-    return shlex.join(["qrun", *verb.split(), "--task", task.contract.address, *where, "--key", "FILE"])
+    return shlex.join(["qrun", *verb.split(), "--task", task.contract.address, *where, "--key", key])
 
 
 def _show_terms(task: Task) -> None:
@@ -304,6 +307,11 @@ def _show_terms(task: Task) -> None:
     from runner.peers.view import show_terms
 
     show_terms(f"Task {task.contract.address}", describe_terms(task.spec, task.config))
+
+
+def _tell_of_two(nodes: int) -> None:
+    if nodes == 2:
+        tell_of("Privacy", "with two nodes each can subtract its own share from every sum; take three.")
 
 
 def _show_cost(places: PeerPlaces, key: Path, config: RunConfig, offer: Offer, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ def verify(
     run: Annotated[
         str,
         typer.Argument(
-            help="Name of the run (or its beginning), a run's folder from anywhere, or a contract's address.",
+            help="Name of the run (or its beginning), the folder of a run or a node, or a contract's address.",
             autocompletion=complete_run,
         ),
     ],
@@ -31,6 +31,13 @@ def verify(
     ] = None,
     node: Annotated[
         int | None, typer.Option(help="With --data: only what rests on this node's records.", min=0, max=254)
+    ] = None,
+    witness: Annotated[
+        bool | None,
+        typer.Option(
+            "--witness/--no-witness",
+            help="Behind a URL: execute the task's transactions again; by default where it has few blocks.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +56,7 @@ def verify(
         raise UsageError(f"--data {data}: no such folder.", "Give the folder of the data set's files, or auto.")
     wanted = None if data is None else WithData(None if data == "auto" else Path(data), node)
     with progress() as notify, gather(run, chain=chain, ipfs=ipfs, store=store) as evidence:
-        found = audit(evidence, data=wanted, notify=notify)
+        found = audit(evidence, data=wanted, witness=witness, notify=notify)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -111,7 +111,7 @@ def _work(config: RunConfig, data: Path | None, node: int) -> Ready | _Failed:
     from runner.seeds import derive
 
     torch.set_num_threads(1)
-    told = _Told()
+    told, said = _Told(), [""]
     try:
         prepared = prepare(config, told)
         study = find(config.experiment).load(
@@ -119,10 +119,12 @@ def _work(config: RunConfig, data: Path | None, node: int) -> Ready | _Failed:
             nodes=config.nodes,
             seeds=lambda purpose, *parts: derive(config.seed, purpose, *parts),
             folder=data,
-            notify=lambda text: told.notice("Data", text),
+            notify=said.append,
         )
     except QrunError as error:
         return _Failed(error.message, error.hint or "", isinstance(error, UsageError))
+    if study.dataset.source != "official":
+        told.notice("Stand-in data", f"{said[-1]} Figures stand in for the real ones.")
     share = study.shares[node]
     nothing = study.dataset.train.take(study.dataset.train.line[:0])
     dataset = replace(study.dataset, train=nothing, test=None)

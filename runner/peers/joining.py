@@ -55,4 +55,6 @@ def notes(told: Mapping[str, Any]) -> list[str]:
         )
     if told["open_round"] and told["tx"] is not None and not told["again"]:
         lines.append(f"round {told['open_round']} is open already: you take part from the next one on")
-    return [*lines, f"now take part: {told['run']}"]
+    if told["registered"]:
+        lines.append(f"now take part: {told['run']}")
+    return lines

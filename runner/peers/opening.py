@@ -64,6 +64,19 @@ def open_once(
     return FederatedRounds.deploy(chain, account, spec, number=number), True
 
 
+def opened_before(chain: Chain, address: str, spec: TaskSpec, *, folder: Path) -> FederatedRounds | None:
+    """The task that this account has opened with these terms, as far as it is written down here; None where it has not.
+
+    Raises:
+        QrunError: what is written down is damaged.
+    """
+    number = _Note(folder, chain.chain_id, address, spec).read()
+    if number is None:
+        return None
+    chain.wait_for_pending(address)
+    return _opened(chain, address, number, spec)
+
+
 def _opened(chain: Chain, address: str, number: int, spec: TaskSpec) -> FederatedRounds | None:
     """The task that an account opened with its transaction of that number; None where it did not."""
     contract = address_of_contract(address, number)

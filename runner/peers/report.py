@@ -14,11 +14,11 @@ from contracts.rounds import FederatedRounds
 from experiments.datasets.types import Dataset
 from experiments.metrics import Metrics
 from runner.config import RunConfig
+from runner.peers.report_form import FORMAT
 from runner.prepare import Prepared
 from runner.result import describe_backend, rounded
 from runner.store import RunStore
 
-FORMAT = "qrun-node/1"
 WORK = ("chain", "grading", "validation", "witness")
 """Phases of a round besides training; waiting is none of them."""
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import QrunError, UsageError
-from runner.peers.keys import open_keys
 from runner.peers.places import PeerPlaces, peers_home
 from runner.peers.play import PeerPlay
-from runner.peers.task import check_address, read_task
+from runner.peers.task import read_task
 from runner.peers.watch import Watch
 from runner.places import is_url
 from runner.progress import Reporter
 from runner.store import RunStore, locked, on_disk
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+    from runner.keys import NodeKeys
 
 
 def folder_of(task: str, account: str) -> Path:
@@ -24,11 +28,11 @@ def folder_of(task: str, account: str) -> Path:
 
 
 def run_node(
-    task: str,
+    address: str,
     places: PeerPlaces,
+    account: LocalAccount,
+    keys: NodeKeys,
     *,
-    key: Path,
-    password_file: Path | None,
     data: Path | None,
     out: Path | None,
     distrust: bool,
@@ -37,10 +41,10 @@ def run_node(
     """Take part in a task to its end; what an earlier process of this peer did is not done again.
 
     Args:
-        task: The contract's address.
+        address: The contract's.
         places: Chain, store, gateways; the folder is `out`.
-        key: The peer's keystore.
-        password_file: Of its password; None to ask.
+        account: The peer's, from its keystore ...
+        keys: ... with its other keys.
         data: Folder of the data set's files; None to look for them.
         out: The peer's folder; None for one of its own under the user's data folder.
         distrust: Whether the node behind --chain is held against a re-execution of the task.
@@ -50,17 +54,15 @@ def run_node(
         The report, and the folder.
 
     Raises:
-        UsageError: the address is none, or others could not have what this peer publishes.
+        UsageError: the chain is a file, which one process can have.
         QrunError, LedgerError: in one line that says what to do.
         Stopped: the process is to end.
     """
-    address = check_address(task)
     if not is_url(places.chain):
         raise UsageError(
             "an embedded chain has one writer: peers in processes of their own need a node that serves them all.",
             "Name one with --chain http://...; for a task in one process there is `qrun experiment`.",
         )
-    account, keys = open_keys(key, password_file)
     folder = (out or folder_of(address, account.address)).expanduser().absolute()
     with on_disk(folder, "Choose another folder with --out DIR."):
         folder.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def why_nothing(contract: FederatedRounds, address: str) -> str:
         when = ends["abandon"]
         wait = "" if when is None else f"; from {_when(when, now)} on it may be abandoned"
         return f"nothing is due: the task waits for its nodes and their feature map{wait}."
-    when = ends[phase.name.lower()]
+    when = ends.get(phase.name.lower())
     text = "" if when is None else f" until {_when(when, now)}, or until all are done"
     return f"nothing is due: round {contract.open_round()} takes {_TAKES[phase]}{text}."
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from contracts.event_log import Entry
+from contracts.packing import members
 from contracts.records import Phase, TaskSpec
 from contracts.reputation import Rules
 from contracts.rounds import FederatedRounds
+from contracts.task_log import settlement_of, submission_of
 from runner.config import RunConfig
-from runner.history import round_on_chain
 from runner.peers.clock import block_time, chain_time
+from runner.progress import Verdict
 from runner.task_config import config_cid
 
 _OF_A_ROUND = {"ModelSubmitted": "submitted", "GradesCommitted": "committed", "GradesRevealed": "revealed"}
@@ -109,7 +111,7 @@ def describe_task(contract: FederatedRounds, config: RunConfig | None, account: 
         "abandoned": any(e.name == "TaskEnded" and e.args["abandoned"] for e in entries),
         "feature_map_digest": None if digest is None else digest.hex(),
         "nodes": _nodes(contract, entries, round_),
-        "rounds": [round_on_chain(contract, number) for number in contract.rounds()],
+        "rounds": _rounds(entries),
         "account": None if account is None else {"address": account, "owed": contract.owed(account)},
     }
 
@@ -150,6 +152,41 @@ def _nodes(contract: FederatedRounds, entries: Sequence[Entry], round_: int) -> 
             }
         )
     return found
+
+
+def _rounds(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The rounds that were opened, in order: who published what, who was absent, and what they were settled to.
+
+    From the log that was read once: a node far away is not asked about each round.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        number = int(entry.args.get("round", 0))
+        if entry.name == "RoundOpened":
+            active = members(int(entry.args["active"]))
+            opened = {"number": number, "base": int(entry.args["base"]), "state": "open", "nodes": []}
+            found[number] = {**opened, "absent": sorted(active), "settlement": None}
+        elif entry.name == "RolledBack":
+            _take_back(found.values(), int(entry.args["target"]))
+        elif number not in found:
+            continue
+        elif entry.name == "ModelSubmitted":
+            one, round_ = submission_of(entry), found[number]
+            round_["absent"] = [node for node in round_["absent"] if node != one.node]
+            round_["nodes"].append(
+                {"id": one.node, "cid": one.cid, "metrics": one.metrics, "tx": one.tx, "block": one.block}
+            )
+        elif entry.name == "RoundSettled":
+            found[number] |= {"state": "settled", "settlement": Verdict.of(settlement_of(entry)).to_json()}
+    return [found[number] for number in sorted(found)]
+
+
+def _take_back(rounds: Iterable[dict[str, Any]], target: int) -> None:
+    """After a rollback nothing counts that was closed after its target, nor what the open round had; one that nobody
+    had submitted to is opened again, which the log says next."""
+    for round_ in rounds:
+        if round_["number"] > target:
+            round_["state"] = "void"
 
 
 def _last(entries: Sequence[Entry], name: str) -> Entry | None:

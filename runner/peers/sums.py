@@ -9,6 +9,10 @@ An attempt is complete once its whole roster has announced within its time; the 
 part of every mask (experiments/features/secure_sum.py), so that another attempt has other masks. Two complete attempts
 of one sum would show, by their difference, what the nodes between them hold: hence a node announces to the current
 attempt alone, and what comes after its time does not count. A node that is late by malice shows its own values only.
+
+A transaction is mined some time after it was sent, and a block may come that is older than what a clock says by now.
+So nobody announces in the last seconds of an attempt (mined too late, the array would not count, and whoever adds it to
+the others' would have the total with it and without it), and nobody goes on to the next one in the first seconds after.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ MaskedArray = npt.NDArray[np.uint64]
 
 LEAST = 2
 """With fewer nodes nothing is masked."""
+GRACE = 30
+"""Seconds before and after an attempt ends in which nobody acts on it; a quarter of its time where that is less."""
 
 
 class LeftOut(QrunError):
@@ -185,7 +191,7 @@ class AnnouncedSum:
                 )
             if current.complete:
                 return current
-            if self.me not in current.announced:
+            if self.me not in current.announced and not self._closing(current):
                 self._put(stage, current, values)
                 continue
             self.wait.until(
@@ -193,8 +199,16 @@ class AnnouncedSum:
                 lambda current=current: self._attempt(stage) != current,  # type: ignore[misc]
             )
 
+    @property
+    def _grace(self) -> int:
+        return min(GRACE, self.seconds // 4)
+
+    def _closing(self, attempt: Attempt) -> bool:
+        """Whether it is too late to announce to an attempt, and be sure that it counts."""
+        return attempt.ends is not None and self.now() >= attempt.ends - self._grace
+
     def _attempt(self, stage: str) -> Attempt:
-        return attempt_at(self.board, stage, self.roster, self.seconds, self.now())
+        return attempt_at(self.board, stage, self.roster, self.seconds, self.now() - self._grace)
 
     def _put(self, stage: str, attempt: Attempt, values: IntArray) -> None:
         keys = [self.keys[j] for j in attempt.roster]

@@ -26,7 +26,7 @@ from experiments.base import find
 from runner.config import MAX_CONFIG_BYTES, RunConfig
 from runner.keys import NodeKeys
 from runner.peers.keys import public_exchange_key, signing_digest
-from runner.peers.opening import open_once
+from runner.peers.opening import open_once, opened_before
 from runner.task_config import config_cid, config_of, saved_values, terms_of
 
 if TYPE_CHECKING:
@@ -185,7 +185,8 @@ def open_task(
         LedgerError: too little money, which is told before anything is sent; or the chain failed.
     """
     spec = spec_of(config, offer)
-    opening_cost(chain, account.address, spec)
+    if again or opened_before(chain, account.address, spec, folder=folder) is None:
+        opening_cost(chain, account.address, spec)
     publish(store, config)
     contract, new = open_once(chain, account, spec, folder=folder, again=again)
     return Task(contract, config), new

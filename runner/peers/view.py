@@ -30,7 +30,7 @@ def terms_rows(terms: Mapping[str, Any]) -> list[list[str]]:
     if config is not None:
         model = config["model"]
         rows += [
-            ["device", f"{plain(config['backend'])}, engine {config['engine']}{_shots(config)}"],
+            ["device", f"{plain(config['backend'])}, {_engine(config)}"],
             ["model", f"{model['qubits']} qubits, {model['reps']} repetitions; epochs a round: {model['epochs']}"],
             ["seed", str(config["seed"])],
             ["joined by", config["federation"]["aggregation"]],
@@ -57,8 +57,13 @@ def terms_rows(terms: Mapping[str, Any]) -> list[list[str]]:
 _PHASES = ("submit", "commit", "reveal")
 
 
-def _shots(config: Mapping[str, Any]) -> str:
-    return "" if config["shots"] is None else f", {config['shots']} shots"
+def _engine(config: Mapping[str, Any]) -> str:
+    """engine twin, 1024 shots, with idle noise, on cuda."""
+    parts = [f"engine {config['engine']}"]
+    parts += [] if config["shots"] is None else [f"{config['shots']} shots"]
+    parts += ["with idle noise"] if config["idle_noise"] else []
+    parts += [] if config["device"] == "auto" else [f"on {config['device']}"]
+    return ", ".join(parts)
 
 
 def _schedule(terms: Mapping[str, Any]) -> str:

@@ -20,11 +20,13 @@ from contracts.chain import Chain, connect
 from contracts.cid import cid_of
 from contracts.embedded import GENESIS_TIME
 from contracts.records import METRIC_NAMES, RESOURCE_NAMES, TaskSpec
+from contracts.reputation import Rules
 from contracts.rounds import FederatedRounds
 
 SIZES = (3, 10, 20, 32, 50, 100)
 MOST_SUBMISSION = 60_000
-MOST_GRADES, MOST_GRADES_A_PEER = 100_000, 1_000
+MOST_GRADES, MOST_GRADES_A_PEER, MOST_GRADES_WINDOWS = 100_000, 1_000, 5_000
+"""To commit and reveal: a node, a peer, and in an asynchronous task, which reads a slot more in each of the two."""
 BLOCK = 30_000_000
 """Gas limit of a block of the embedded chain and of most public test networks."""
 METRICS = dict(zip(METRIC_NAMES, (0.912345, 0.887654, 0.923456, 0.905162, 0.964321, 3.251247), strict=True))
@@ -33,9 +35,10 @@ RESOURCES = dict(zip(RESOURCE_NAMES, (312.417, 4800, 4_915_200, 97.25), strict=T
 
 @dataclass
 class Costs:
-    """Gas of a task of `nodes` nodes over three rounds; lists are over nodes."""
+    """Gas of a task of `nodes` nodes over its rounds; lists are over nodes."""
 
     nodes: int
+    windows: bool = False
     opening: int = 0
     register: list[int] = field(default_factory=list)
     agree: list[int] = field(default_factory=list)
@@ -46,10 +49,16 @@ class Costs:
     rollback: list[int] = field(default_factory=list)
     conclude: list[int] = field(default_factory=list)
     withdraw: list[int] = field(default_factory=list)
+    announce: list[int] = field(default_factory=list)
 
     def grades(self, round_: int) -> int:
         """The dearest node's commit and reveal."""
         return max(c + r for c, r in zip(self.commit[round_], self.reveal[round_], strict=True))
+
+    @property
+    def grades_bound(self) -> int:
+        """What that may be at most."""
+        return MOST_GRADES + MOST_GRADES_A_PEER * (self.nodes - 1) + (MOST_GRADES_WINDOWS if self.windows else 0)
 
 
 def _account(name: str, number: int) -> LocalAccount:
@@ -67,15 +76,19 @@ def fixed_chain(accounts: list[LocalAccount]) -> Iterator[Chain]:
         yield chain
 
 
-def play(nodes: int, rounds: int = 2, *, most: int = 64, open_to_all: bool = False) -> Costs:
-    """Play a task of `rounds` rounds (the last one void by rollback, where there are two or more), and measure."""
+def play(nodes: int, rounds: int = 2, *, most: int = 64, open_to_all: bool = False, windows: bool = False) -> Costs:
+    """Play a task of `rounds` rounds (the last one void by rollback, where there are two or more), and measure.
+
+    With `windows` it is asynchronous (and none of its rounds is void).
+    """
     opener, accounts = _account("opener", nodes), [_account("node", i) for i in range(nodes)]
     with fixed_chain([opener, *accounts]) as chain:
-        costs = Costs(nodes)
+        costs = Costs(nodes, windows)
         allowed = () if open_to_all else tuple(a.address for a in accounts)
         spec = TaskSpec(
             "nsl-kdd", keccak(text="config"), "official", rounds, allowed,
             min_nodes=nodes, deposit=10**15, pool=10**18,
+            rules=Rules(window_seconds=86_400, quorum=3) if windows else Rules(),
         )  # fmt: skip
         task = FederatedRounds.deploy(chain, opener, spec)
         costs.opening = chain.gas_used
@@ -85,7 +98,9 @@ def play(nodes: int, rounds: int = 2, *, most: int = 64, open_to_all: bool = Fal
             costs.agree.append(task.agree_map(account, keccak(text="map")).gas_used)
         for r in range(1, rounds + 1):
             _round(task, accounts, r, costs, most)
-        for account in accounts if rounds > 1 else []:
+        cid = str(cid_of(b"sum"))
+        costs.announce = [task.announce(account, keccak(text="topic"), cid).gas_used for account in accounts]
+        for account in accounts if rounds > 1 and not windows else []:
             if task.base() == rounds:
                 costs.rollback.append(task.rollback(account, rounds - 1).gas_used)
         model, report = str(cid_of(b"model")), str(cid_of(b"report"))
@@ -116,8 +131,14 @@ def _round(task: FederatedRounds, accounts: list[LocalAccount], r: int, costs: C
         costs.settle[r].append(task.chain.gas_used - before)
 
 
-def tables(all_costs: list[Costs], open_costs: Costs) -> str:
-    """The page, in Markdown."""
+def tables(all_costs: list[Costs], open_costs: Costs, windows: Costs) -> str:
+    """The page, in Markdown.
+
+    Args:
+        all_costs: Of synchronous tasks of all sizes.
+        open_costs: Of one that is open to all.
+        windows: Of an asynchronous one, of the size of the second.
+    """
     small = all_costs[1]
     lines = [
         "# Gas",
@@ -139,6 +160,11 @@ def tables(all_costs: list[Costs], open_costs: Costs) -> str:
         ("agreeMap, the vote that opens the first round", max(small.agree[1:])),
         ("submit, first of the first round", small.submit[1][0]),
         ("submit, dearest other one", max(small.submit[1][1:] + small.submit[2])),
+        ("submit, asynchronous", max(windows.submit[1][:-1] + windows.submit[2][:-1])),
+        ("submit, asynchronous, the one that ends the window", max(windows.submit[1][-1], windows.submit[2][-1])),
+        ("commit and reveal, asynchronous, the dearer of two rounds", max(windows.grades(1), windows.grades(2))),
+        ("settle, asynchronous, the dearer of two rounds", max(sum(windows.settle[1]), sum(windows.settle[2]))),
+        ("announce", max(small.announce)),
         ("rollback, a vote", max(small.rollback[:-1])),
         ("rollback, the vote that decides", small.rollback[-1]),
         ("conclude, first", small.conclude[0]),
@@ -149,21 +175,21 @@ def tables(all_costs: list[Costs], open_costs: Costs) -> str:
     lines += [f"| {name} | {gas:,} |" for name, gas in rows]
     lines += [
         "",
-        f"Bound: a submission takes at most {MOST_SUBMISSION:,}.",
+        f"Bound: a submission takes at most {MOST_SUBMISSION:,}. In an asynchronous task the last model of all ends",
+        "the window, or the first one after its time.",
         "",
         "## Grades, by nodes",
         "",
         "The dearest node's, of two rounds. A commitment replaces what stood in the node's slot; from 33 nodes on the",
-        "first reveal fills slots that were empty. Bound: 100,000 and 1,000 a peer.",
+        "first reveal fills slots that were empty. Bound: 100,000 and 1,000 a peer, and 5,000 in an asynchronous task.",
         "",
         "| nodes | commit | reveal, round 1 | reveal, round 2 | commit + reveal, dearest | bound |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for c in all_costs:
-        bound = MOST_GRADES + MOST_GRADES_A_PEER * (c.nodes - 1)
         lines.append(
             f"| {c.nodes} | {max(c.commit[1] + c.commit[2]):,} | {max(c.reveal[1]):,} | {max(c.reveal[2]):,} | "
-            f"{max(c.grades(1), c.grades(2)):,} | {bound:,} |"
+            f"{max(c.grades(1), c.grades(2)):,} | {c.grades_bound:,} |"
         )
     lines += [
         "",
@@ -185,7 +211,8 @@ def tables(all_costs: list[Costs], open_costs: Costs) -> str:
 
 def main() -> None:
     """Print the page."""
-    print(tables([play(n) for n in SIZES], play(SIZES[1], open_to_all=True)), end="")
+    special = play(SIZES[1], open_to_all=True), play(SIZES[1], windows=True)
+    print(tables([play(n) for n in SIZES], *special), end="")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ EXPLAINED = {
     "contract sets, and are marked because a deadline's time flows into the same slot.",
     "low-level-calls": "withdraw pays with `call`, so that accounts that are contracts can be paid; what is owed is "
     "marked as paid before, and the outcome is checked.",
-    "timestamp": "deadlines are of hours and days; whoever proposes a block moves its time by seconds.",
+    "timestamp": "deadlines are of minutes to days; whoever proposes a block moves its time by seconds.",
     "uninitialized-local": "sums and counts that begin at zero, as Solidity has it.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,17 +22,19 @@ from contracts.chain import connect
 from contracts.errors import LedgerError
 from contracts.provider import _DEPTH, _is_shallow
 from contracts.replay import Replay
-from tests.contracts.conftest import Bank, Play, all_grades, open_task
+from tests.contracts.conftest import QUICK, Bank, Play, all_grades, model, open_task
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Play]:
+@pytest.fixture(scope="module", params=[0, 400], ids=["synchronous", "windows"])
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Play]:
     """A whole task in the file of an embedded chain, which is closed."""
+    rules = replace(QUICK, window_seconds=request.param, quorum=2)
     path = tmp_path_factory.mktemp("chain") / "chain.sqlite"
     accounts = [Account.create() for _ in range(4)]
     with connect(path, [account.address for account in accounts]) as chain:
-        game = open_task(Bank(chain, accounts), 3, rounds=1, deposit=7, pool=100)
+        game = open_task(Bank(chain, accounts), 3, rounds=1, deposit=7, pool=100, rules=rules)
         game.agree()
+        game.contract.announce(game.accounts[0], b"t" * 32, model(0, 0))
         game.round(1, all_grades(range(3), n2=0))
         for account in game.accounts:
             game.contract.withdraw(account)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -374,3 +374,19 @@ def test_a_round_that_nobody_submitted_to_is_settled_too(bank: Bank) -> None:
     assert not first.strong
     assert [(s.scored, s.reputation) for s in first.standings] == [(True, 0)] * 3
     assert [s.reputation for s in second.standings] == [30 * 8000 // 100] * 3
+
+
+def test_nobody_has_more_say_than_others_before_a_quorum_was_scored() -> None:
+    """Two liars were scored first, with one honest node; what they say of a fourth is not yet all that counts."""
+    rules = replace(QUICK, window_seconds=400, quorum=4)
+    early = Standing(reputation=10_000, scored=True)
+    grades = {i: {3: 0 if i < 2 else 90} for i in range(6) if i != 3}
+    of_three, of_four = [early] * 3 + [Standing()] * 3, [early] * 3 + [Standing(), early, Standing()]
+
+    def score(quorum: int, standings: list[Standing]) -> int | None:
+        now = replace(rules, quorum=quorum)
+        return settle(now, 2, standings, active=range(6), submitted={3}, grades=grades).scores[3]
+
+    assert score(4, of_three) == 90
+    assert score(4, of_four) == 90  # two of four are no majority
+    assert score(3, of_three) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from eth_utils.crypto import keccak
 
 from contracts.chain import Chain, connect
 from contracts.errors import LedgerError, LedgerUnreachable
+from contracts.records import Phase
 from contracts.witness import Inspection, Witness
-from tests.contracts.conftest import Bank, Play, open_task
+from tests.contracts.conftest import QUICK, Bank, Play, model, open_task
 from tests.contracts.fault_proxy import FaultProxy, fault_proxy
 from tests.contracts.puppet import Puppet
 from tests.servers import anvil_node
@@ -38,6 +40,7 @@ def game(url: str) -> Iterator[Play]:
         found = open_task(bank, 2, rounds=1, deposit=9, pool=100)
         found.agree()
         found.submit(1)
+        found.contract.announce(found.accounts[1], keccak(text="topic"), model(0, 1))
         failing = {"to": found.contract.address, "data": "0x" + keccak(text="withdraw()")[:4].hex(), "gas": 200_000}
         with pytest.raises(LedgerError, match="NothingOwed"):
             chain._transact(found.accounts[0], {**failing, "value": 0}, found.contract._contract.abi)
@@ -68,6 +71,24 @@ def test_the_truth_is_believed(proxy: FaultProxy, game: Play) -> None:
     assert proxy.count("eth_getProof") == 1
     assert (found.block, found.block_hash) == game.chain.head()
     found.require()
+
+
+def test_the_truth_about_an_asynchronous_task_is_believed(tmp_path: Path) -> None:
+    with anvil_node(tmp_path) as own, connect(own) as chain:
+        game = open_task(Bank(chain, []), 3, rounds=2, rules=replace(QUICK, window_seconds=400, quorum=2))
+        game.agree()
+        witness = Witness(chain, game.contract.address)
+        game.submit(1, [0, 1])
+        game.wait(400)
+        game.commit(1, {2: {0: 80, 1: 70}, 0: {1: 70}, 1: {0: 80}})
+        game.reveal(1, {2: {0: 80, 1: 70}, 0: {1: 70}, 1: {0: 80}})
+        game.contract.announce(game.accounts[2], keccak(text="topic"), model(0, 2))
+        game.settle(1)
+        game.wait(400)
+        game.submit(2, [2])  # ends the window
+        found = witness.check([entry.tx for entry in game.contract.entries()])
+        assert (found.differences, found.unchecked) == ((), ())
+        assert int.from_bytes(witness.view("phase"), "big") == Phase.COMMIT
 
 
 def flip(text: str) -> str:
@@ -249,3 +270,19 @@ def test_nonsense_is_one_line(proxy: FaultProxy, game: Play, method: str, answer
         inspect(proxy, game)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, LedgerUnreachable)
+
+
+def test_what_is_newer_than_the_block_read_is_looked_at_the_next_time(url: str, proxy: FaultProxy, game: Play) -> None:
+    """What others changed while a peer compares is no lie; a lie is found once nothing is newer."""
+    with connect(url) as other, connect(proxy.url) as chain:
+        sent: list[str] = []
+
+        def busy(asked: list[Any], answer: Any) -> Any:
+            if asked[1] == "latest" and not sent:
+                sent.append(other.transfer(game.opener, game.accounts[0].address, 1).tx)
+            return of_newest(asked, answer)
+
+        proxy.changes["eth_call"] = busy
+        witness = Witness(chain, game.contract.address)
+        assert witness.check().differences == ()
+        assert any(re.search(r"answers \w+\(\) with 0x", one) for one in witness.check().differences)

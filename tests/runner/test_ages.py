@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.ages import POWERS, age, discounted
+from runner.ages import POWERS, age, discounted, weights
 
 REPUTATION, AGE, POWER = st.integers(0, 10_000), st.integers(0, 100_000), st.sampled_from(POWERS)
 ROUND = st.integers(0, 10_000)
@@ -71,3 +72,22 @@ def test_what_has_no_exact_weight_is_refused(call: tuple[int, int, float]) -> No
 def test_rounds_are_not_negative() -> None:
     with pytest.raises(ValueError, match="not -1"):
         age(3, -1)
+
+
+NODES = st.dictionaries(st.integers(0, 9), st.integers(0, 30), max_size=10)
+
+
+@given(st.integers(0, 30), NODES, st.dictionaries(st.integers(0, 9), REPUTATION, max_size=10), POWER)
+def test_weights_are_of_who_has_reputation_or_of_all(view: int, views: Any, given_: Any, power: float) -> None:
+    found = weights(view, views, given_, power)
+    rich = {j for j in views if given_.get(j, 0) > 0}
+    assert set(found) == (rich or set(views))
+    assert list(found) == sorted(found)
+    for j, weight in found.items():
+        assert weight == discounted(given_[j] if rich else 1, age(view, views[j]), power)
+        assert weight >= 1
+
+
+def test_weights_by_hand() -> None:
+    assert weights(5, {2: 4, 0: 1, 7: 4}, {0: 9000, 2: 8000, 7: 0}, 0.5) == {0: 4500, 2: 8000}
+    assert weights(5, {2: 4, 0: 1}, {}, 1.0) == {0: 1, 2: 1}

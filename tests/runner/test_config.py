@@ -12,7 +12,7 @@ from circuits.errors import UsageError
 from runner.config import TABLES, RunConfig, build_config, merge, read_toml
 from runner.options import config_from
 from runner.seeds import derive
-from runner.settings import MitigationSettings, RuntimeSettings
+from runner.settings import FederationSettings, MitigationSettings, RuntimeSettings
 
 
 def test_defaults_are_the_demo() -> None:
@@ -76,6 +76,17 @@ def test_aer_says_how_many_shots_it_takes_and_the_twin_takes_what_it_is_given() 
         ({"model": {"hidden": [-1]}}, "model.hidden"),
         ({"model": {"hidden": [3000]}}, "model.hidden"),
         ({"model": {"neighbours": 20, "samples": 16}}, "only 16"),
+        ({"federation": {"schedule": "later"}}, "federation.schedule = 'later'"),
+        ({"federation": {"quorum": 2}}, "quorum is of schedule = 'async', and this one is 'sync': it would do nothing"),
+        ({"federation": {"schedule": "sync", "window_seconds": 9}}, "window_seconds is of schedule = 'async'"),
+        ({"federation": {"age_discount": 1}}, "age_discount is of schedule = 'async'"),
+        ({"federation": {"schedule": "async", "age_discount": 0.7}}, "the powers 0, 0.5 and 1"),
+        ({"federation": {"schedule": "async", "quorum": 0}}, "federation.quorum = 0"),
+        (
+            {"federation": {"schedule": "async", "window_seconds": 9, "submit_seconds": 8}},
+            "no longer than submit_seconds",
+        ),
+        ({"federation": {"sum_seconds": 0}}, "federation.sum_seconds = 0"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(values: dict[str, object], said: str) -> None:
@@ -84,6 +95,39 @@ def test_a_wrong_value_is_named_in_one_line(values: dict[str, object], said: str
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_synchronous_run_has_one_digest_however_it_is_said() -> None:
+    plain = config_from("nsl-kdd", {})
+    assert plain.digest.hex() == "9244d77dcebb6ca05e512a399828b68e5f8a535f8715c276f0c7ed457f8ea064"
+    assert config_from("nsl-kdd", {"federation": {"schedule": "sync"}}).digest == plain.digest
+    federation = plain.federation
+    assert (federation.schedule, federation.asynchronous, federation.sums_wait) == (None, False, 3600)
+    assert (federation.rules().window_seconds, federation.rules().quorum) == (0, 0)
+    later = ("schedule", "window_seconds", "quorum", "age_discount", "sum_seconds")
+    assert not set(later) & set(plain.model_dump()["federation"])
+    other = config_from("nsl-kdd", {"federation": {"sum_seconds": 60}})
+    assert other.digest != plain.digest
+    assert other.federation.sums_wait == 60
+
+
+def test_an_asynchronous_run_says_all_that_it_goes_by() -> None:
+    config = config_from("nsl-kdd", {"federation": {"schedule": "async"}})
+    found = config.federation
+    assert found.asynchronous
+    assert (found.window_seconds, found.quorum, found.age_discount) == (60, 3, 0.5)
+    assert (found.commit_seconds, found.reveal_seconds) == (120, 120)
+    assert (found.rules().window_seconds, found.rules().quorum, found.rules().commit_seconds) == (60, 3, 120)
+    # What is read back is the same run, and so is one that says the defaults.
+    assert RunConfig.model_validate_json(config.canonical()) == config
+    said = {"schedule": "async", "window_seconds": 60, "quorum": 3, "age_discount": 0.5, "commit_seconds": 120}
+    assert config_from("nsl-kdd", {"federation": said}).digest == config.digest
+    long = {"schedule": "async", "commit_seconds": 7 * 86_400}
+    assert config_from("nsl-kdd", {"federation": long}).federation.commit_seconds == 7 * 86_400
+    others = [{"window_seconds": 61}, {"quorum": 4}, {"age_discount": 0}, {"age_discount": 1}, {"sum_seconds": 60}]
+    digests = {config_from("nsl-kdd", {"federation": {"schedule": "async", **o}}).digest for o in others}
+    assert len(digests | {config.digest}) == len(others) + 1
+    assert FederationSettings(schedule="async", age_discount=1).age_discount == 1.0
 
 
 def test_the_help_names_the_true_defaults() -> None:

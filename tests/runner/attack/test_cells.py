@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ ABOUT = {"config": "00", "hostile": 3}
 
 def line(seed: int = 0, attack: str = "sign-flip") -> Line:
     return Line(Cell("iid", seed, attack, "reputation"), (1, None, 2), (2, None, None), 1, 0, 10, 0.97, 12.5)
+
+
+def slow(seed: int = 0) -> Line:
+    return replace(line(seed), slow=(4, 1, 0))
 
 
 def filled(path: Path, *lines: Line) -> None:
@@ -29,6 +34,18 @@ def test_cells_are_found_again(tmp_path: Path) -> None:
     again = CellFile(path, ABOUT)
     assert list(again.rows.values()) == [line(0), line(1)]
     again.close()
+    assert b"slow" not in path.read_bytes()
+
+
+def test_cells_of_windows_have_slow_nodes_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    filled(path, slow(0), slow(1))
+    again = CellFile(path, ABOUT)
+    assert list(again.rows.values()) == [slow(0), slow(1)]
+    again.close()
+    path.write_bytes(path.read_bytes().replace(b"[4, 1, 0]", b"[4, 1]", 1))
+    with pytest.raises(UsageError, match="line 2: not a cell"):
+        CellFile(path, ABOUT)
 
 
 def test_a_file_cut_at_any_byte_goes_on(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ TINY = ["--nodes", "3", "--bad", "1", "--rounds", "1", "--seeds", "1", "--attack
         (["--backend", "fake_kiev"], "Did you mean fake_kyiv"),
         (["--out", "/nowhere/at/all.jsonl", *TINY], "--out /nowhere/at/all.jsonl"),
         (["--config", "/nowhere/run.toml"], "No such file"),
+        (["--schedule", "asink"], "should be 'sync' or 'async'"),
+        (["--attacks", "hermit"], "Add --schedule async"),
     ],
     ids=lambda v: " ".join(v)[:30],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runner.attack.cells import ALONE, Cell, Line
-from runner.attack.summary import found, kept, markdown, summarise
+from runner.attack.summary import columns, found, kept, markdown, summarise
 
 
 def line(seed: int, attack: str, auroc: float, *, flagged: tuple[int | None, ...] = (), joined: str = "reputation",
@@ -36,6 +38,16 @@ def test_a_row_counts_what_is_told() -> None:
     assert flip.points["reputation"].worst == pytest.approx(-1.0)
     assert flip.points["mean"].mean == pytest.approx(-48.0)
     assert (moments.hostile, moments.refused) == (0, 1)
+
+
+def test_slow_nodes_are_counted_by_themselves_where_nobody_waits() -> None:
+    rows = summarise([replace(one, slow=(4, one.honest_flagged, 0)) for one in LINES], 10)
+    assert rows[0].slow == (8, 2, 0)
+    assert rows[0].to_json()["slow_flagged"] == 2
+    assert found(rows[0], 10)[-2:] == ["2 of 8", "0 of 8"]
+    assert columns(rows)[-2:] == ("slow flagged", "slow excluded")
+    assert "| 2 of 8 | 0 of 8 | +0.5 (-1.0)" in markdown(rows, 10)
+    assert "slow" not in summarise(LINES, 10)[0].to_json()
 
 
 def test_it_is_said_in_words_and_in_markdown() -> None:

@@ -395,5 +395,5 @@ def test_a_run_on_real_servers_is_verified_from_its_address(
     found = verified(result["chain"]["contract"], chain=anvil, ipfs=ipfs_daemon)
     assert told(found.findings) == []
     assert found.findings.counts()["result"]["holds"] > 50
-    assert {check.id for check in found.findings.of("not checked")} == {"chain/whole", "metrics/all", "result/data"}
+    assert {check.id for check in found.findings.of("not checked")} == {"metrics/all", "result/data"}
     assert told(verified(tmp_path / "run").findings) == []

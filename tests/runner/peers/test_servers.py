@@ -11,13 +11,14 @@ import pytest
 from eth_account import Account
 
 from contracts.chain import Chain, SendPolicy, connect
+from contracts.errors import LedgerError
 from contracts.keystore import create_keystore, new_secrets
 from contracts.rounds import FederatedRounds
 from contracts.sending import Sender
 from contracts.store import BlockStore
 from runner.config import RunConfig
-from runner.peers.task import Offer, open_task
-from tests.runner.peers.conftest import ACCOUNTS
+from runner.peers.task import Offer, join_task, joining_price, open_task, opening_price, spec_of
+from tests.runner.peers.conftest import ACCOUNTS, KEYS
 from tests.runner.peers.test_commands import PASSWORD, SMALL, Desk, in_this_process, never_shown, play_rounds_on
 from tests.servers import IpfsNode, anvil_node
 
@@ -136,6 +137,31 @@ def test_a_chain_that_has_forgotten_the_opening(chain: Chain, config: RunConfig,
     note.write_bytes(os.urandom(50))
     with pytest.raises(QrunError, match="is damaged"):
         open_task(chain, store, opener, config, THREE, folder=tmp_path)
+
+
+@pytest.mark.parametrize("nodes", [1, 3, 50])
+def test_what_is_said_to_be_enough_is_enough(chain: Chain, config: RunConfig, tmp_path: Path, nodes: int) -> None:
+    """An account with exactly the wei that are asked for can open, and another one join."""
+    opener, node = Account.create(), Account.create()
+    allowed = (node.address, *(Account.create().address for _ in range(nodes - 1)))
+    offer = Offer(allowed, min_nodes=1, deposit=10**15, pool=10**15)
+    wanted = config.model_copy(update={"nodes": nodes})
+    pay(chain, opener.address, opening_price(chain, spec_of(wanted, offer)))
+    store = BlockStore(tmp_path / "blocks")
+    task, _ = open_task(chain, store, opener, wanted, offer, folder=tmp_path)
+    # There is no money for another one, and none is needed to be led to this one.
+    same, new = open_task(chain, store, opener, wanted, offer, folder=tmp_path)
+    assert (same.contract.address, new) == (task.contract.address, False)
+    price = joining_price(task)
+    pay(chain, node.address, price // 2)  # fees fall from block to block here
+    with pytest.raises(LedgerError, match="registering takes up to"):
+        join_task(task, node, KEYS[0])
+    pay(chain, node.address, price - price // 2)
+    assert join_task(task, node, KEYS[0]).node.index == 0
+
+
+def pay(chain: Chain, address: str, wei: int) -> None:
+    chain.transfer_from_node(chain.w3.eth.accounts[0], address, wei)
 
 
 def test_two_that_open_with_one_key_open_one_task(anvil: str, config: RunConfig, tmp_path: Path) -> None:

@@ -91,6 +91,38 @@ def test_a_task_before_its_first_round(world: World, config: RunConfig) -> None:
     assert chain_time(world.chain) > opened + 30 * 86_400
 
 
+def states(contract: FederatedRounds) -> dict[int, str]:
+    """Of the rounds, as the client reads each by itself."""
+    void = contract.voided()
+    settled = {number: contract.settlement(number) is not None for number in contract.rounds()}
+    return {n: "void" if n in void else "settled" if done else "open" for n, done in settled.items()}
+
+
+@pytest.mark.parametrize("submitted", [False, True])
+def test_rounds_that_are_taken_back(begun: Task, submitted: bool) -> None:
+    contract = begun.contract
+    submit(contract, 0, 1, 2)
+    for write in (contract.commit, contract.reveal):
+        for i in range(3):
+            write(ACCOUNTS[i], 1, all_grades(range(3))[i], salt(1, i))
+    contract.settle(ACCOUNTS[0], 1)
+    rounds = describe_task(contract, None, None)["rounds"]
+    assert [(r["number"], r["state"], r["absent"], len(r["nodes"])) for r in rounds] == [
+        (1, "settled", [], 3),
+        (2, "open", [0, 1, 2], 0),
+    ]
+    assert rounds[0]["settlement"]["scores"] == {"0": 80, "1": 80, "2": 80}
+    if submitted:
+        contract.submit(ACCOUNTS[1], 2, model(2, 1), METRICS, signature=SIGNATURE)
+    for account in ACCOUNTS[:3]:
+        if contract.base():
+            contract.rollback(account, 0)
+    told = describe_task(contract, None, None)
+    assert {r["number"]: r["state"] for r in told["rounds"]} == states(contract)
+    assert told["rounds"][0]["state"] == "void"
+    assert (told["open_round"] == 2) is not submitted
+
+
 # -- windows ----------------------------------------------------------------------------------------------------------
 
 

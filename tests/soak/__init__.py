@@ -1,0 +1,1 @@
+"""Peers under kills, partitions, a full disk and wrong clocks: `python -m tests.soak --help`."""
