@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -72,6 +72,7 @@ class Target:
         num_qubits: Qubits of the device; None for the ideal target, which has as many as a circuit asks for.
         native_gates: Names of the device's gates; empty for the ideal target, which takes any.
         snapshot_sha256: Of the file or live calibration that the device was read from, in hex; None for all others.
+        laid_out: By whose calibration qubits are chosen, where that is another than the backend's (`backends.scaled`).
     """
 
     name: str
@@ -81,6 +82,12 @@ class Target:
     num_qubits: int | None
     native_gates: tuple[str, ...]
     snapshot_sha256: str | None = None
+    laid_out: BackendV2 | None = field(default=None, compare=False)
+
+    @property
+    def layout_backend(self) -> BackendV2 | None:
+        """The device that circuits are compiled for."""
+        return self.backend if self.laid_out is None else self.laid_out
 
     @classmethod
     def of_backend(cls, backend: BackendV2) -> Target:

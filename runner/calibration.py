@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.catalog import get_target
 from backends.live import hardware_target, is_concrete
@@ -15,6 +16,9 @@ from backends.snapshot_file import Snapshot, read
 from backends.target import Target
 from circuits.errors import QrunError
 from runner.store import OTHER_HOME, home, on_disk, write_durably
+
+if TYPE_CHECKING:
+    from runner.config import RunConfig
 
 
 def file_name(sha256: str) -> str:
@@ -88,6 +92,16 @@ def target_of(name: str, sha256: str | None, folder: Path | None = None) -> Targ
             "Put that file back, or start a new run.",
         )
     return target
+
+
+def target_for(config: RunConfig, folder: Path | None = None) -> Target:
+    """The target of a run's `backend`, its noise scaled where the config says so; errors as of `target_of`."""
+    target = target_of(config.backend, config.snapshot_sha256, folder)
+    if config.noise_scale is None:
+        return target
+    from backends.scaled import scaled
+
+    return scaled(target, config.noise_scale)
 
 
 def _home_file(sha256: str) -> Path:

@@ -193,7 +193,7 @@ def _bench(config: RunConfig) -> _Bench:
     from backends.devices import resolve_device
     from backends.engines import make_executor
     from runner.access import on_hardware
-    from runner.calibration import target_of
+    from runner.calibration import target_for, target_of
     from runner.compiled import generator_for
     from runner.mitigated import is_exact, rows_of
     from runner.models import model_for
@@ -202,7 +202,7 @@ def _bench(config: RunConfig) -> _Bench:
     if config.runtime is not None and run_on is not None:
         target, shots = target_of(run_on, config.runtime.run_on_sha256), config.runtime.shots
     else:
-        target, shots = target_of(config.backend, config.snapshot_sha256), config.shots or 0
+        target, shots = target_for(config), config.shots or 0
     circuit = generator_for(config, target)
     batch = rows_of(config, circuit)["training"]
     if run_on is not None or on_hardware(config):

@@ -16,6 +16,8 @@ from runner.commands import (
     backends,
     benchmark,
     chain,
+    compare,
+    dashboard,
     detect,
     estimate,
     experiment,
@@ -83,7 +85,8 @@ def _doctor(
 experiment.add(app)
 app.command("doctor")(_doctor)
 for _group in (
-    detect, benchmark, estimate, login, backends, mitigation, runs, jobs, key, task, node, attack, verify, chain, store,
+    detect, benchmark, compare, dashboard, estimate, login, backends, mitigation, runs, jobs, key, task, node, attack,
+    verify, chain, store,
 ):  # fmt: skip
     _group.add(app)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from backends.snapshot_file import is_file_name
 from circuits.errors import UsageError
@@ -41,10 +41,12 @@ class RunConfig(Settings):
     `digest` names it: every figure in a result traces to these values, and to the data's hashes in the result.
     `snapshot_sha256` is of a snapshot file, or of the calibration that a hardware device had when the run began.
     `runtime` is there where IBM's Runtime has a part in the run, `mitigation` where something is mitigated; they
-    are else left out of every form that is written.
+    are else left out of every form that is written. So are `noise_scale` (the device's noise so many times as large,
+    the circuit laid out as without it) and `layout` (0 the device's best qubits, 1 the best of those that are left ...)
+    where they say nothing.
     """
 
-    left_out: ClassVar[tuple[str, ...]] = ("runtime", "mitigation")
+    left_out: ClassVar[tuple[str, ...]] = ("noise_scale", "layout", "runtime", "mitigation")
 
     experiment: str
     backend: str = "fake_kyiv"
@@ -52,6 +54,8 @@ class RunConfig(Settings):
     engine: Literal["twin", "aer", "qml", "runtime"] = "twin"
     shots: int | None = Field(None, ge=1, le=10_000_000)
     idle_noise: bool = False
+    noise_scale: float | None = Field(None, ge=0, le=10, allow_inf_nan=False)
+    layout: int | None = Field(None, ge=0, le=50)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nodes: int = Field(3, ge=1, le=50)
     rounds: int = Field(5, ge=1, le=1000)
@@ -75,6 +79,28 @@ class RunConfig(Settings):
         copy = self.model_copy()
         copy._chosen = why
         return copy
+
+    @field_validator("noise_scale")
+    @classmethod
+    def _as_it_is(cls, value: float | None) -> float | None:
+        return None if value == 1 else value
+
+    @field_validator("layout")
+    @classmethod
+    def _the_best(cls, value: int | None) -> int | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _on_a_device(self) -> RunConfig:
+        ideal = self.backend.strip().lower() == "ideal"
+        for name in ("noise_scale", "layout"):
+            if getattr(self, name) is None:
+                continue
+            if ideal:
+                raise ValueError(f"{name}: ideal has no noise and no layout; name a device")
+            if self.engine == "runtime" or self.runtime is not None:
+                raise ValueError(f"{name}: a device runs with the noise and the qubits that it has; take the twin")
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:

@@ -24,7 +24,7 @@ from runner.config import RunConfig
 from runner.contribution import Member
 from runner.measure import Judge, SecureSum, calibrate_together, count_attacks, measure_together
 from runner.node import Peer
-from runner.progress import NodeRound, Reporter, RoundResult, Verdict
+from runner.progress import NodeRound, Reporter, RoundResult, Verdict, as_json
 from runner.publishing import Publishing, common_model
 from runner.round import RoundPlayer
 from runner.seeds import generator
@@ -130,6 +130,7 @@ class Federation:
         if settled is None:
             raise QrunError(f"round {number} was played, and the chain shows no settlement of it.", "Resume the run.")
         result = self._result(number, settled, number in void)
+        self.memory.put(f"told/{number}", as_json([result])[0])  # for who looks on while the run goes on
         self.reporter.round_done(result)
         for node in result.nodes:
             if node.fault:

@@ -17,7 +17,7 @@ from backends.target import Target
 from circuits.errors import QrunError, QrunWarning, UsageError
 from circuits.types import CompiledCircuit
 from experiments.models.qgan import QGAN
-from runner.calibration import target_of
+from runner.calibration import target_for, target_of
 from runner.compiled import generator_for
 from runner.config import RunConfig
 from runner.mitigated import (
@@ -83,7 +83,7 @@ def prepare(
         QrunError: the device has no usable layout, or the engine cannot run the circuit here, for want of memory too.
     """
     begin = time.perf_counter()
-    target = target_of(config.backend, config.snapshot_sha256, folder)
+    target = target_for(config, folder)
     if config.idle_noise and target.backend is None:
         raise UsageError(f"--idle-noise: {target.name} has no noise.", "Take a device (`qrun backends list`).")
     circuit = _compiled(config, target, reporter)

@@ -7,7 +7,7 @@ RUN/jobs/           what devices gave, as it came
 RUN/calibration-SHA256.json  a hardware device's calibration, as it was when the run began
 RUN/chain.sqlite    the embedded chain           RUN/blocks/    the content store
 RUN/result.json     the finished run             RUN/models/    the models by round and node
-RUN/convergence.png
+RUN/convergence.png                              RUN/evaluations/  what comparisons and reports made of its model
 """
 
 from __future__ import annotations
@@ -306,6 +306,7 @@ RUN_FILES = (
     "blocks",
     "models",
     "jobs",
+    "evaluations",
     *(f"{db}.sqlite{tail}" for db in ("state", "chain") for tail in ("", "-wal", "-shm", "-journal")),
 )
 CALIBRATIONS = f"calibration-{'[0-9a-f]' * 64}.json"

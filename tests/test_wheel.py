@@ -41,6 +41,8 @@ def test_the_wheel_holds_what_it_needs_and_no_tests(wheel: Path) -> None:
         "experiments/datasets/checksums.npz",
         "runner/result.schema.json",
         "runner/py.typed",
+        "runner/report/page/report.html.j2",
+        "runner/report/page/style.css",
     ):
         assert needed in names
     assert not [n for n in names if n.startswith(("tests/", "docs/"))]

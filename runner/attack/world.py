@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from backends.catalog import get_target
+from backends.scaled import scaled
 from backends.target import Target
 from experiments.base import Study, find
 from experiments.datasets.schema import NUMERIC, VOCABULARIES
@@ -36,8 +37,9 @@ Trained = dict[tuple[str, int, int, str], Blocks]
 
 
 @lru_cache(maxsize=4)
-def _target(backend: str) -> Target:
-    return get_target(backend)
+def _target(backend: str, noise_scale: float | None) -> Target:
+    target = get_target(backend)
+    return target if noise_scale is None else scaled(target, noise_scale)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class World:
         )
         # Masks cancel: the plain sum gives the same totals.
         feature_map = agree([node(share.train) for share in study.shares], config.model.features, plain_sum)
-        target = _target(config.backend)
+        target = _target(config.backend, config.noise_scale)
         model = model_for(config, target, generator_for(config, target), "cpu")
         model.executor.__enter__()
         start = quantise(model.initial(generator(config.seed, "initial")))

@@ -66,6 +66,12 @@ def _options(
         bool | None,
         typer.Option("--idle-noise/--no-idle-noise", help="Qubits also relax while they wait, with --engine twin."),
     ] = None,
+    noise_scale: Annotated[
+        float | None, typer.Option(help="The device's noise so many times as large, 0 to 10; the layout stays.")
+    ] = None,
+    layout: Annotated[
+        int | None, typer.Option(help="0: the device's best qubits; 1: the best of those that are left ...")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda: where the twin computes. \\[default: auto]")
     ] = None,
@@ -107,6 +113,8 @@ def _options(
         "engine": engine,
         "shots": shots,
         "idle_noise": idle_noise,
+        "noise_scale": noise_scale,
+        "layout": layout,
         "device": device,
         "seed": seed,
         "partition": partition,

@@ -301,3 +301,21 @@ def test_a_model_that_cannot_be_is_refused(model: dict[str, object], said: str) 
     with pytest.raises(UsageError) as told:
         config_from("nsl-kdd", {"model": model})
     assert said in str(told.value)
+
+
+def test_scaled_noise_and_layouts_are_left_out_of_the_digest_where_they_say_nothing() -> None:
+    plain = build_config({"experiment": "nsl-kdd"})
+    for values in ({"noise_scale": 1.0}, {"layout": 0}, {"noise_scale": 1, "layout": 0}):
+        assert build_config({"experiment": "nsl-kdd", **values}).digest == plain.digest
+    scaled = build_config({"experiment": "nsl-kdd", "noise_scale": 0.0, "layout": 2})
+    assert scaled.model_dump(mode="json")["noise_scale"] == 0.0
+    assert scaled.digest != plain.digest
+
+
+@pytest.mark.parametrize("name", ["noise_scale", "layout"])
+def test_ideal_and_real_devices_have_no_scaled_noise_and_no_other_layout(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: ideal"):
+        build_config({"experiment": "nsl-kdd", "backend": "ideal", name: 2})
+    runtime = {"engine": "runtime", "shots": 64, "runtime": {}, name: 2}
+    with pytest.raises(UsageError, match=f"{name}: a device runs"):
+        build_config({"experiment": "nsl-kdd", **runtime})
