@@ -62,7 +62,7 @@ class PeersRecomputation(Recomputation):
             )  # fmt: skip
 
     def _check_map(self, study: Study) -> None:
-        stage: Stage | FeatureMap = begin(self.config.model.qubits)
+        stage: Stage | FeatureMap = begin(self.config.model.features)
         roster, id_ = self.first, "feature map/data"
         claim = "the agreed feature map is that of the records of the nodes that summed it up"
         if not roster or max(roster) >= len(study.shares):

@@ -90,7 +90,7 @@ class AnnouncedSums:
         if len(roster) < LEAST:
             self.findings.skipped("feature map/sums", MAP, "one node began the task: its totals went unmasked, unsent")
             return
-        stage: Stage | FeatureMap = begin(self.config.model.qubits)
+        stage: Stage | FeatureMap = begin(self.config.model.features)
         while isinstance(stage, Stage):
             done = self._sum(stage.title, stage.name, (stage.length,), roster)
             if done is None:

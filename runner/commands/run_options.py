@@ -42,7 +42,7 @@ def _options(
     nodes: Annotated[int | None, typer.Option(help="Federated nodes. \\[default: 3]")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a round (of 60 steps each). \\[default: 1]")] = None,
-    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator = features. \\[default: 6]")] = None,
+    qubits: Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")] = None,
     reps: Annotated[int | None, typer.Option(help="Repetitions of EfficientSU2. \\[default: 4]")] = None,
     entanglement: Annotated[
         str | None,

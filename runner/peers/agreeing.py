@@ -64,7 +64,7 @@ class Agreement:
 
     def _propose(self, member: Member, share: NodeShare, sums: AnnouncedSum) -> None:
         """Make the map with the others, and vote for it if it describes this node's own records."""
-        made = agree([node(share.train)], self.config.model.qubits, sums)
+        made = agree([node(share.train)], self.config.model.features, sums)
         rule = self.config.federation
         cid = put_config_and_map(self.config, made, self.store)
         with_the_others(self.store, self.watch)
@@ -96,10 +96,10 @@ class Agreement:
 
         self.watch.until(f"the agreed feature map ({cid})", fetch)
         found = FeatureMap.from_bytes(data[0])
-        if len(found.low) != self.config.model.qubits:
+        if len(found.low) != self.config.model.features:
             raise QrunError(
                 f"the agreed feature map gives {len(found.low)} features, and the model has "
-                f"{self.config.model.qubits} qubits.",
+                f"{self.config.model.features}.",
                 "The task cannot be played; its nodes have agreed on something else.",
             )
         return found, cid

@@ -16,7 +16,7 @@ from circuits.compile import compile_ansatz
 from circuits.errors import UsageError
 from circuits.qgan import generator
 from circuits.types import CompiledCircuit
-from experiments.models.qgan import z_observables
+from experiments.models.outputs import z_strings
 
 
 def compiled(target: Target, qubits: int = 3) -> CompiledCircuit:
@@ -32,7 +32,7 @@ def values(target: Target, circuit: CompiledCircuit, engine: str = "twin", **opt
     rng = np.random.default_rng(1)
     inputs = rng.uniform(-3, 3, (4, len(circuit.inputs)))
     weights = rng.uniform(-3, 3, len(circuit.weights))
-    request = Request(circuit, z_observables(circuit.num_qubits), inputs, weights)
+    request = Request(circuit, z_strings(circuit.num_qubits, circuit.num_qubits), inputs, weights)
     with make_executor(engine, target, precision="float64", **options) as executor:  # type: ignore[arg-type]
         return executor.run([request], seed=3)[0].values
 
