@@ -35,10 +35,6 @@ def experiment(
     ],
     *,
     asked: Asked,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Named settings: default, fast (seconds), or best (minutes); options given here win."),
-    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -136,7 +132,6 @@ def experiment(
     elsewhere = run_on is not None or (isinstance(in_file, dict) and in_file.get("run_on") is not None)
     shots = asked.values["shots"]
     values: dict[str, Any] = {
-        "preset": preset,
         **asked.values,
         "engine": _engine(asked.values["engine"], train_on),
         "shots": None if elsewhere else shots,

@@ -32,6 +32,10 @@ class Asked:
 
 def _options(
     *,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Named settings: default, fast (seconds), or best (minutes); options given here win."),
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +111,7 @@ def _options(
     config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
 ) -> Asked:
     values: dict[str, Any] = {
+        "preset": preset,
         "backend": backend,
         "nodes": nodes,
         "rounds": rounds,
