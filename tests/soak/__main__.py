@@ -68,10 +68,12 @@ class Soak:
     store: StoreNode
     seen: dict[str, None] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
+    quiet: bool = False
 
     def tell(self, text: str) -> None:
         """A line with the time."""
-        print(f"{time.monotonic() - self.begun:7.1f} s  {text}", flush=True)
+        if not self.quiet:
+            print(f"{time.monotonic() - self.begun:7.1f} s  {text}", flush=True)
 
     def look(self) -> None:
         """Note what is on the chain by now."""
@@ -81,19 +83,35 @@ class Soak:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; 0 where all held."""
-    asked = _asked(arguments)
+    asked = asked_of(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True)))
         os.environ["QRUN_HOME"] = str(folder / "home")
-        soak, disk, opened = _begin(asked, folder, stack)
+        soak, disk, opened = begin(asked, folder, stack)
         rng = random.Random(asked.seed)
         troubles = Troubles(soak.nodes, soak.chain, soak.store, disk, rng, asked.every, soak.tell)
-        ended = _play(soak, troubles, asked.minutes * 60)
+        ended = play(soak, troubles, asked.minutes * 60)
         troubles.mend_all()
         return _judge(soak, troubles, opened, ended)
 
 
-def _begin(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> tuple[Soak, SmallDisk, Chain]:
+def begin(
+    asked: argparse.Namespace,
+    folder: Path,
+    stack: ExitStack,
+    *,
+    quiet: bool = False,
+    model: dict[str, Any] | None = None,
+) -> tuple[Soak, SmallDisk, Chain]:
+    """Servers, keys, a task that all have joined, and nodes that are not started yet.
+
+    Args:
+        asked: Nodes, rounds, schedule.
+        folder: Where all of it is.
+        stack: Closes it.
+        quiet: Say nothing.
+        model: Settings of the run; a tiny model by default.
+    """
     chain, store = ChainNode(folder), StoreNode(folder / "ipfs")
     stack.callback(chain.close)
     stack.callback(store.kill)
@@ -107,7 +125,10 @@ def _begin(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> tuple[S
     for key, secret in zip(keys, kept, strict=True):
         create_keystore(key, secret, password.read_text(), work_factor=1 << 12)
     federation = {**TIMES[asked.schedule], "sum_seconds": 60, "setup_seconds": 3600}
-    config = config_from("nsl-kdd", {**SMALL, "nodes": asked.nodes, "rounds": asked.rounds, "federation": federation})
+    config = config_from(
+        "nsl-kdd",
+        {**(SMALL if model is None else model), "nodes": asked.nodes, "rounds": asked.rounds, "federation": federation},
+    )
     from eth_account import Account
 
     accounts = [Account.from_key(secret.chain) for secret in kept]
@@ -131,14 +152,14 @@ def _begin(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> tuple[S
         node = Node(i, command, folder / f"node-{i}", *wires, shift=(-420, 0, 300, 0, 0)[i % 5])
         stack.callback(node.close)
         nodes.append(node)
-    soak = Soak(nodes, FederatedRounds.attach(opened, address), chain, store)
+    soak = Soak(nodes, FederatedRounds.attach(opened, address), chain, store, quiet=quiet)
     full = "" if disk.mounted else "; a full disk cannot be played here, for want of the right to mount one"
     soak.tell(f"task {address}: {asked.nodes} nodes, {asked.rounds} rounds, {asked.schedule}{full}")
     return soak, disk, opened
 
 
-def _play(soak: Soak, troubles: Troubles, seconds: float) -> bool:
-    """Until all nodes have ended; False where the time is over before."""
+def play(soak: Soak, troubles: Troubles | None, seconds: float) -> bool:
+    """Until all nodes have ended; False where the time is over before. Without troubles nothing goes wrong."""
     told = -1
     while time.monotonic() - soak.begun < seconds:
         for node in soak.nodes:
@@ -153,7 +174,9 @@ def _play(soak: Soak, troubles: Troubles, seconds: float) -> bool:
         if settled != told:
             told = settled
             soak.tell(f"{settled} rounds are settled")
-        if settled < soak.contract.task.max_rounds - 1:
+        if troubles is None:
+            pass
+        elif settled < soak.contract.task.max_rounds - 1:
             troubles.tend()
         else:
             troubles.mend_all()  # the last round's end is played in peace, or nobody could end
@@ -190,15 +213,15 @@ def _judge(soak: Soak, troubles: Troubles, chain: Chain, ended: bool) -> int:
         soak.tell(f"node {node.index}: {node.starts} starts, {clock}; ended before: {how or 'never'}")
     if reports:
         soak.tell(
-            "seconds a round besides training: " + _spread(r["seconds"]["besides_training_a_round"] for r in reports)
+            "seconds a round besides training: " + spread(r["seconds"]["besides_training_a_round"] for r in reports)
         )
-        soak.tell("megabytes at most: " + _spread(r["memory_mb"] for r in reports))
+        soak.tell("megabytes at most: " + spread(r["memory_mb"] for r in reports))
     for what, holds in held.items():
         soak.tell(f"{'holds' if holds else 'DOES NOT HOLD'}: {what}")
     return 0 if all(held.values()) else 1
 
 
-def _spread(values: Any) -> str:
+def spread(values: Any) -> str:
     found = sorted(values)
     return f"{found[0]} to {found[-1]}, median {found[len(found) // 2]}"
 
@@ -214,7 +237,7 @@ def _failed(soak: Soak, chain: Chain) -> int:
     return found
 
 
-def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
+def asked_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=20)
