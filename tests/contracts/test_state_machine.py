@@ -16,10 +16,13 @@ def test_a_few_tasks_in_random_order() -> None:
 
 @pytest.mark.slow
 def test_many_tasks_in_random_order() -> None:
-    """About a minute; the same calls every time."""
+    """About two minutes; the same calls every time, of synchronous and asynchronous tasks."""
     before = STEPS.total()
     play(examples=40)
     print(f"state machine: {STEPS.total() - before} calls on the chain and in the model; {dict(MET)}")
     assert STEPS.total() - before > 1000
     for met in ("settlements that exclude", "settlements that are weak", "RolledBack", "Withdrawn", "Concluded"):
         assert MET[met], met
+    for met in ("settled", "graders without a model", "first submissions after them", "all submitted before their end"):
+        assert MET[f"windows: {met}"], met
+    assert MET["Announced"]
