@@ -28,6 +28,8 @@ REORG_BLOCKS = 16
 """How many blocks back a transaction is still looked after once it was mined."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether the node still has what it was given."""
+MINED_TOO_LATE = "Reverted"
+"""Name of the refusal of a transaction that would have gone through a block before the one that it was mined in."""
 _SEEN_TAKEN = 3
 """So many looks in a row must show a number as taken: one server may know of a block before another does."""
 _STEP_BLOCKS = 2
@@ -266,7 +268,7 @@ class Sender:
         again = {k: out.fields[k] for k in CALL_FIELDS if k in out.fields} | {"from": out.account.address}
         with translated(self._chain.where, out.abi):
             self._chain.w3.eth.call(again, out.receipt.block - 1)
-        raise ContractRevert("Reverted", {"tx": out.receipt.tx})
+        raise ContractRevert(MINED_TOO_LATE, {"tx": out.receipt.tx})
 
     def _knows(self, tx: str) -> bool:
         """Whether the node has a transaction, mined or waiting."""

@@ -17,6 +17,7 @@ from circuits.errors import QrunError
 from contracts.errors import ContractRevert
 from contracts.records import RESOURCE_NAMES, Phase
 from contracts.rounds import FederatedRounds
+from contracts.sending import MINED_TOO_LATE
 from contracts.signatures import mldsa_key, sign
 from experiments.models.qgan import QGAN, Trained
 from runner.job_record import OF_A_NODE, ledger_seconds
@@ -99,11 +100,15 @@ def _told(trained: Trained, where: str, resources: Mapping[str, float]) -> dict[
 
 
 def in_time(step: Callable[[], object]) -> bool:
-    """Take a step that a phase of the contract allows; False where the phase is over by now."""
+    """Take a step that a phase of the contract allows; False where the phase is over by now.
+
+    A transaction that was fine when it was sent, and reverted when it was mined, came behind another in its block that
+    ended the phase: two that settle at once, or a model behind the last second of a window.
+    """
     try:
         step()
     except ContractRevert as error:
-        if error.name != "WrongPhase":
+        if error.name not in ("WrongPhase", MINED_TOO_LATE):
             raise
         return False
     return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backends.live import is_concrete
 from backends.runtime.errors import Detached
 from backends.runtime.types import Access, RuntimeContext
-from circuits.errors import QrunError
+from circuits.errors import QrunError, UsageError
 from runner import calibration
 from runner.access import Said, is_sound, to_json
 from runner.affordable import affordable

@@ -319,3 +319,29 @@ def test_ideal_and_real_devices_have_no_scaled_noise_and_no_other_layout(name: s
     runtime = {"engine": "runtime", "shots": 64, "runtime": {}, name: 2}
     with pytest.raises(UsageError, match=f"{name}: a device runs"):
         build_config({"experiment": "nsl-kdd", **runtime})
+
+
+def test_one_process_plays_no_asynchronous_task(tmp_path: Path) -> None:
+    from runner.places import Places
+    from runner.run import start
+
+    config = config_from("nsl-kdd", {"backend": "ideal", "federation": {"schedule": "async"}})
+    with pytest.raises(UsageError, match="every node waits for the one before it.*qrun task open"):
+        start(config, Places(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "taken"), [("WrongPhase", False), ("Reverted", False), ("NotActive", None)])
+def test_what_came_too_late_is_no_error(name: str, taken: bool | None) -> None:
+    from contracts.errors import ContractRevert
+    from runner.contribution import in_time
+
+    def step() -> None:
+        raise ContractRevert(name, {})
+
+    assert in_time(lambda: None)
+    if taken is None:
+        with pytest.raises(ContractRevert):
+            in_time(step)
+    else:
+        assert in_time(step) is taken
