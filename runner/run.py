@@ -120,6 +120,11 @@ def start(
     reporter, said = reporter or Warn(), said or Said()
     places.check()
     said.fits(config)
+    if config.federation.asynchronous:
+        raise UsageError(
+            "federation.schedule = 'async': in one process every node waits for the one before it.",
+            "Peers that wait for nobody are processes of their own: qrun task open ... --schedule async, then qrun node.",
+        )
     access = said.access()
     prepared = prepare(config, reporter)
     affordable(config, prepared, access, reporter)

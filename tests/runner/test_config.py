@@ -326,7 +326,7 @@ def test_one_process_plays_no_asynchronous_task(tmp_path: Path) -> None:
     from runner.run import start
 
     config = config_from("nsl-kdd", {"backend": "ideal", "federation": {"schedule": "async"}})
-    with pytest.raises(UsageError, match="every node waits for the one before it.*qrun task open"):
+    with pytest.raises(UsageError, match=r"every node waits for the one before it.*qrun task open"):
         start(config, Places(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
