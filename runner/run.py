@@ -123,7 +123,7 @@ def start(
     if config.federation.asynchronous:
         raise UsageError(
             "federation.schedule = 'async': in one process every node waits for the one before it.",
-            "Peers that wait for nobody are processes of their own: qrun task open ... --schedule async, then qrun node.",
+            "Peers that wait for nobody are processes: qrun task open ... --schedule async, then qrun node.",
         )
     access = said.access()
     prepared = prepare(config, reporter)
