@@ -127,7 +127,9 @@ class AnnouncedSums:
         if len(roster) < LEAST:
             return Calibrated(roster, None)
         stage = stage_of("final", final.data)
-        parts = self._sum("final/parts", f"{stage}/parts", (2, BINS), roster)
+        # Given samples, whatever they are, no circuit is run: bins and threshold do not depend on them.
+        scorer = Scorer(model, {}, samples=np.zeros((1, model.features)))
+        parts = self._sum("final/parts", f"{stage}/parts", (len(scorer.ranges), BINS), roster)
         score = None if parts is None else self._sum("final/score", f"{stage}/score", (BINS,), parts.roster)
         if parts is None or score is None:
             return None
@@ -141,7 +143,6 @@ class AnnouncedSums:
         )  # fmt: skip
         if not sound:
             return Calibrated(score.roster, None)
-        scorer = Scorer(model, {}, samples=np.zeros((1, model.features)))
         return Calibrated(score.roster, scorer.threshold(Calibration(parts.values, score.values)))
 
     def check_others(self) -> None:

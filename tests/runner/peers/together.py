@@ -6,6 +6,7 @@ Their reports are in the store before anybody states one: what is stated on the 
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -149,8 +150,13 @@ def play_together(url: str, folder: Path, config: RunConfig) -> Played:
         threads = [threading.Thread(target=play, args=(i,), daemon=True) for i in range(NODES)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(300)
+        end = time.monotonic() + 300
+        while any(thread.is_alive() for thread in threads):
+            for one in found:
+                if isinstance(one, BaseException):
+                    raise one  # the others would wait for it
+            assert time.monotonic() < end, "the peers do not come to an end"
+            time.sleep(0.1)
     for one in found:
         if isinstance(one, BaseException):
             raise one
