@@ -160,10 +160,12 @@ class RunStore:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the seconds spent inside to a phase, also to those of earlier attempts; a kill loses the last phase."""
-        begin = time.perf_counter()
+        begin, worked = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
+            known = self.work()
+            self.put("work", {**known, name: known.get(name, 0.0) + time.thread_time() - worked})
             self.add_seconds(name, time.perf_counter() - begin)
 
     def add_seconds(self, name: str, seconds: float) -> None:
@@ -177,6 +179,10 @@ class RunStore:
     def total(self) -> float:
         """Wall-clock seconds of this attempt, and of earlier ones up to the end of their last phase."""
         return self._before + time.perf_counter() - self._begun
+
+    def work(self) -> dict[str, float]:
+        """Processor seconds by phase, of the thread that was in it: without what it waited for."""
+        return dict(self.get("work") or {})
 
     def phases(self) -> dict[str, float]:
         """Seconds by phase."""

@@ -20,7 +20,8 @@ from runner.result import describe_backend, rounded
 from runner.store import RunStore
 
 WORK = ("chain", "grading", "validation", "witness")
-"""Phases of a round besides training; waiting is none of them."""
+"""Phases of a round besides training. Their processor seconds count: what is waited for (a block, other processes on
+the same cores) is not what a peer needs."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def build_report(
 ) -> dict[str, Any]:
     """Everything that a peer says of its task, as plain JSON types."""
     own = [s for number in contract.rounds() if (s := contract.submission(number, record.index)) is not None]
-    phases, rounds = memory.phases(), max(1, contract.settled_rounds())
+    phases, work, rounds = memory.phases(), memory.work(), max(1, contract.settled_rounds())
     return {
         "format": FORMAT,
         "task": {
@@ -81,7 +82,7 @@ def build_report(
         "seconds": {
             "total": round(memory.total(), 3),
             "phases": {name: round(seconds, 3) for name, seconds in phases.items()},
-            "besides_training_a_round": round(sum(phases.get(name, 0.0) for name in WORK) / rounds, 3),
+            "besides_training_a_round": round(sum(work.get(name, 0.0) for name in WORK) / rounds, 3),
         },
         "memory_mb": round(peak_bytes() / 2**20),
     }

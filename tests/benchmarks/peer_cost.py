@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.peer_cost --peers 3,5,10 --rounds 3
 
-Starts anvil, a js-ipfs daemon and so many `qrun node` on this machine, which all share its cores: the seconds are by
-the clock, so that with more peers than cores each waits for the others' work too. Memory is the most that a process
-held.
+Starts anvil, a js-ipfs daemon and so many `qrun node` on this machine. Seconds are the processor's, for chain, grading,
+validation and witness, those of the set-up included; memory is the most that a process held (resident, with shared
+libraries).
 """
 
 from __future__ import annotations
