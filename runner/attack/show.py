@@ -11,7 +11,7 @@ from rich.text import Text
 
 from runner.attack.cells import Line
 from runner.attack.run import Table
-from runner.attack.summary import LEGEND, columns, found, kept
+from runner.attack.summary import FOUND, LEGEND, columns, found, kept
 from runner.bar import Bar
 from runner.settings import AGGREGATIONS
 
@@ -43,14 +43,18 @@ class CellBar(Bar):
 
 
 def show(table: Table, nodes: int) -> None:
-    """Two tables a partition (who is found out, and what detection keeps), and what their columns say."""
+    """Two tables a partition, or three (who is found out, slow ones by themselves, and what detection keeps)."""
     console = Console(highlight=False)
     for partition in dict.fromkeys(row.partition for row in table.rows):
         rows = [row for row in table.rows if row.partition == partition]
         title = f"{partition}, seeds: {max(row.seeds for row in rows)}, {table.source} data"
         names = [a for a in AGGREGATIONS if any(a in row.points for row in rows)]
         if any(row.seeds for row in rows):
-            _print(console, title, columns(rows), [found(row, nodes) for row in rows])
+            head, lines = columns(rows), [found(row, nodes) for row in rows]
+            _print(console, title, FOUND, [line[: len(FOUND)] for line in lines])
+            if slow := head[len(FOUND) :]:  # by itself: a terminal has 80 columns
+                of_slow = [[line[0], *line[len(FOUND) :]] for line in lines]
+                _print(console, f"{title}: slow honest nodes", ["attack", *slow], of_slow)
         _print(console, f"{title}: AUROC, points", ["attack", *names], [kept(row, names) for row in rows])
     console.print(LEGEND)
 
