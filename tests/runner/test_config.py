@@ -141,7 +141,7 @@ def test_the_help_names_the_true_defaults() -> None:
     flat = {name: value for table in tables for name, value in table.model_dump().items()}
     flat = asdict(Access()) | flat | defaults.model_dump()
     assert defaults.mitigation is None
-    flat |= {"mitigation": "none", "mitigation_at": MitigationSettings(stack="readout").apply}
+    flat |= {"model": "qgan", "mitigation": "none", "mitigation_at": MitigationSettings(stack="readout").apply}
     checked = 0
     for name, parameter in inspect.signature(experiment, eval_str=True).parameters.items():
         for option in getattr(parameter.annotation, "__metadata__", ()):
