@@ -17,7 +17,7 @@ _BEGIN = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); from runner.cl
 """Opened by a session's leader, a terminal becomes the one that /dev/tty is."""
 
 
-def typed(home: Path, args: list[str], lines: list[str], seconds: float = 60) -> tuple[int, str]:
+def typed(home: Path, args: list[str], lines: list[str], seconds: float = 300) -> tuple[int, str]:
     """Run `qrun ARGS` at a terminal; after each prompt (which ends in ": ") the next line is typed.
 
     Returns:
