@@ -386,10 +386,14 @@ class TaskMachine(RuleBasedStateMachine):
         self._phase(self._of(who), False)
 
     @precondition(lambda self: self.model.settlements > 0 and not self.model.asynchronous)
-    @rule(who=st.one_of(share, st.just((1 << NODES) - 1)), back=st.integers(0, 2), submit=st.booleans())
+    @rule(
+        who=st.one_of(st.just((1 << NODES) - 1), share, st.just((1 << NODES) - 1)),
+        back=st.integers(0, 2),
+        submit=st.booleans(),
+    )
     def vote(self, who: int, back: int, submit: bool) -> None:
         """Nodes vote to go back by so many rounds, one of them after it has submitted to the open one."""
-        if submit and self.model.phase(self._now()) == Where.SUBMIT:
+        if (submit or not self.model.base) and self.model.phase(self._now()) == Where.SUBMIT:
             self._phase(self._of(who)[:1], False)
         target = max(0, self.model.base - back)
         for i in self._of(who):
