@@ -27,7 +27,7 @@ RESIDUAL_BOUNDS = (-7.0, 9.0)
 INNER = 0.8
 """Where the 1 % and 99 % quantiles of benign records go; the rest up to 1 is room for what is not benign."""
 
-_CHUNK = 8192
+_CHUNK = 1024
 _KEYS = {"format", "schema", "numeric", "groups", "mean", "sd", "centre", "components", "low", "high"}
 
 

@@ -45,6 +45,8 @@ Parameters = dict[str, FloatArray]
 """Named blocks: generator (weights,), generator.readout.weight (features, observables), generator.readout.bias
 (features,), and of h discriminators discriminator.K.weight (h, out, in) and discriminator.K.bias (h, 1, out)."""
 
+RECORDS = 128
+"""Records that are scored at a time: a peer's memory holds no layer of all of them."""
 WEIGHT, BIAS = "generator.readout.weight", "generator.readout.bias"
 
 Progress = Callable[[int, float, float], None]
@@ -190,10 +192,13 @@ class QGAN:
         return x[..., 0]
 
     def logits(self, parameters: Mapping[str, FloatArray], x: FloatArray) -> FloatArray:
-        """(N, features) -> (N,) mean logits of the discriminators."""
+        """(N, features) -> (N,) mean logits of the discriminators; the layers of so many records at a time."""
+        weights, out = self._tensors(parameters), np.empty(len(x))
         with torch.no_grad():
-            out = self._logit(self._tensors(parameters), torch.tensor(x, dtype=self.dtype))
-        return out.numpy().astype(np.float64).mean(0)
+            for i in range(0, len(x), RECORDS):
+                some = self._logit(weights, torch.tensor(x[i : i + RECORDS], dtype=self.dtype))
+                out[i : i + RECORDS] = some.numpy().astype(np.float64).mean(0)
+        return out
 
     def benign_loss(self, parameters: Mapping[str, FloatArray], x: FloatArray) -> float:
         """Mean softplus(-D(x)) over benign records: what a grader holds against a peer's discriminator."""

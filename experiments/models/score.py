@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from circuits.errors import QrunError
 from experiments.features.histogram import count, edge_above, tail_probability
-from experiments.models.qgan import QGAN, Parameters
+from experiments.models.qgan import QGAN, RECORDS, Parameters
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -81,11 +81,14 @@ class Scorer:
         out = np.empty(len(x))
         norm = (self.samples**2).sum(1)
         k = self.neighbours
-        for i in range(0, len(x), 2048):
-            chunk = x[i : i + 2048]
-            squared = (chunk**2).sum(1)[:, None] + norm[None] - 2 * chunk @ self.samples.T
-            nearest = np.partition(squared, k - 1, axis=1)[:, :k]
-            out[i : i + 2048] = np.sqrt(np.maximum(nearest, 0)).mean(1)
+        for i in range(0, len(x), RECORDS):
+            chunk = x[i : i + RECORDS]
+            squared = chunk @ (-2 * self.samples.T)
+            squared += norm
+            squared += (chunk**2).sum(1)[:, None]
+            squared.partition(k - 1, axis=1)
+            nearest = squared[:, :k]
+            out[i : i + RECORDS] = np.sqrt(np.maximum(nearest, 0)).mean(1)
         return out
 
     def part_counts(self, x: FloatArray) -> IntArray:

@@ -6,6 +6,10 @@ of which it keeps one share, would stay in its memory besides.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -85,6 +89,37 @@ def get_ready(config: RunConfig, data: Path | None, node: int, reporter: Reporte
     for title, text in made.notices:
         reporter.notice(title, text)
     return made
+
+
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
+"""Of glibc's malloc.h."""
+_LARGE = 1 << 18
+
+
+def keep_little() -> None:
+    """Let glibc hand back what is large as soon as it is free, and keep one heap for all threads: before others start.
+
+    Else every thread that ever graded has a heap of its own, and the largest array there was raises what is kept.
+    """
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, 1)
+        mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def return_memory() -> None:
+    """Give the operating system what is free: glibc keeps freed pages for later, and a peer runs for hours."""
+    gc.collect()
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None with another C library."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from runner.models import model_for
 from runner.newest import NewestModels
 from runner.node import Peer
 from runner.peers.agreeing import Agreement
-from runner.peers.apart import get_ready
+from runner.peers.apart import get_ready, keep_little, return_memory
 from runner.peers.asynchronous import Trainer, Validator, excluded
 from runner.peers.asynchronous import play as play_windows
 from runner.peers.places import PeerPlaces
@@ -104,6 +104,7 @@ class PeerPlay:
         threads = torch.get_num_threads()
         # One thread: the tensors are small, and results must not depend on how a sum is split over cores.
         torch.set_num_threads(1)
+        keep_little()
         try:
             with ExitStack() as stack:
                 return self._play(stack)
@@ -135,6 +136,7 @@ class PeerPlay:
         member.peer.share = NodeShare(*(_none(r) for r in (share.train, share.validation, share.attacks)))
         dataset = study.dataset
         del ready, study, share, feature_map
+        return_memory()
         if config.federation.asynchronous:
             self._play_windows(member, publishing, stack)
         else:
