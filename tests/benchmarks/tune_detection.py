@@ -60,6 +60,10 @@ WEIGHTS: tuple[dict[str, float], ...] = (
     {"residual": 1.0},
     {"discriminator": 1.0, "distance": 0.25, "residual": 0.25},
     {"discriminator": 1.0, "distance": 1.0, "residual": 1.0},
+    {"discriminator": 1.0, "distance": 0.25, "residual": 0.5},
+    {"discriminator": 1.0, "distance": 0.25, "residual": 1.0},
+    {"discriminator": 1.0, "distance": 0.5, "residual": 0.5},
+    {"discriminator": 1.0, "residual": 0.5},
 )
 QUANTILES = (0.93, 0.94, 0.95, 0.96, 0.97)
 
@@ -84,6 +88,16 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "one layer": {**SCREEN, "hidden": [64]},
     "slow": {**SCREEN, "detector_rate": 0.0007},
     "federated, quantum": {"nodes": 3, "rounds": 5, "features": 20},
+    # The second look, around the first's choice.
+    "20, less uniform noise": {**SCREEN, "features": 20, "negatives_noise": 0.3},
+    "20, eight": {**SCREEN, "features": 20, "discriminators": 8},
+    "20, twice the steps": {**SCREEN, "features": 20, "detector_steps": 1600},
+    "20, eight, twice the steps": {**SCREEN, "features": 20, "discriminators": 8, "detector_steps": 1600},
+    "20, eight, less noise": {**SCREEN, "features": 20, "discriminators": 8, "negatives_noise": 0.3},
+    "20, near noise": {**SCREEN, "features": 20, "perturbation": [0.1, 1.0]},
+    "20, wide": {**SCREEN, "features": 20, "hidden": [128, 64]},
+    "18 features": {**SCREEN, "features": 18},
+    "22 features": {**SCREEN, "features": 22},
 }
 """Name -> settings that differ from the defaults, in the order in which they were thought of."""
 
@@ -143,7 +157,7 @@ def run(records: Records, settings: Mapping[str, Any], seed: int) -> dict[str, A
         counts = scorer.part_counts(x)
         own, (low, high) = scorer.score_counts(x, counts), scorer.score_range(counts)
         benign, attack = scorer.scores(y, counts), scorer.scores(z, counts)
-        for q in QUANTILES if len(scorer.names) == 3 else (0.95,):
+        for q in QUANTILES if len(scorer.names) > 1 else (0.95,):
             out[f"{name}, {q:g}"] = _figures(benign, attack, attacks.attack, edge_above(own, low, high, q))
     return {"seconds": round(seconds, 1), "energy": round(_energy(y, samples), 4), "variants": out}
 
