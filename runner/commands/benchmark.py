@@ -20,6 +20,9 @@ NodesOption = Annotated[int | None, typer.Option(help="Federated nodes. \\[defau
 RoundsOption = Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")]
 QubitsOption = Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")]
 PartitionOption = Annotated[str | None, typer.Option(help="iid, or dirichlet:ALPHA. \\[default: iid]")]
+PresetOption = Annotated[
+    str | None, typer.Option(help="Named settings: default, fast, or best; options given here win.")
+]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")]
 DataOption = Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")]
 OutOption = Annotated[
@@ -56,6 +59,7 @@ def benchmark(
     rounds: RoundsOption = None,
     qubits: QubitsOption = None,
     partition: PartitionOption = None,
+    preset: PresetOption = None,
     config: ConfigOption = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -71,7 +75,7 @@ def benchmark(
     from runner.benchmark.table import show, to_json
     from runner.report.mitigation_view import RowBar
 
-    options = locals_of(seed, backend, nodes, rounds, qubits, partition)
+    options = locals_of(seed, backend, nodes, rounds, qubits, partition, preset)
     wanted = asked(_config(name, options, config), split(models), seeds)
     with RowBar("reading the data") as bar:
         try:
@@ -111,6 +115,7 @@ def ablate(
     rounds: RoundsOption = None,
     qubits: QubitsOption = None,
     partition: PartitionOption = None,
+    preset: PresetOption = None,
     config: ConfigOption = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -124,7 +129,7 @@ def ablate(
     from runner.benchmark.ablation_table import show, to_json
     from runner.report.mitigation_view import RowBar
 
-    options = locals_of(seed, backend, nodes, rounds, qubits, partition)
+    options = locals_of(seed, backend, nodes, rounds, qubits, partition, preset)
     wanted = asked(_config(name, options, config), seeds, records)
     with RowBar("reading the data") as bar:
         try:
@@ -146,6 +151,7 @@ def locals_of(  # noqa: PLR0917 - the options that both commands share, in their
     rounds: int | None,
     qubits: int | None,
     partition: str | None,
+    preset: str | None,
 ) -> dict[str, Any]:
     """Options by their names in the config."""
     return {
@@ -155,6 +161,7 @@ def locals_of(  # noqa: PLR0917 - the options that both commands share, in their
         "rounds": rounds,
         "qubits": qubits,
         "partition": partition,
+        "preset": preset,
     }
 
 

@@ -41,6 +41,8 @@ def call(*options: str) -> Any:
         (["benchmark", "nsl-kdd", "--models", "pca,qgam"], "Did you mean 'qgan'"),
         (["benchmark", "nsl-kdd", "--seeds", "0"], "--seeds 0"),
         (["benchmark", "nsl-kd"], "Did you mean 'nsl-kdd'"),
+        (["benchmark", "nsl-kdd", "--preset", "bset"], "unknown preset 'bset'"),
+        (["ablate", "nsl-kdd", "--preset", "bset"], "unknown preset 'bset'"),
         (["benchmark", "nsl-kdd", "--models", "pca", "--seeds", "1", "--out", "/nowhere/at/all"], "/nowhere/at/all"),
         (["ablate", "nsl-kdd", "--seeds", "-1"], "--seeds -1"),
         (["ablate", "nsl-kdd", "--records", "3"], "at least a batch"),
