@@ -32,8 +32,8 @@ GRIDS: list[tuple[str, Features, Callable[..., Any], dict[str, list[Any]]]] = [
     ("pca", "agreed", Pca, {"components": [1, 2, 3, 4, 5, 8, 12, 16, 20]}),
     ("pca-all", "all", Pca, {"components": [2, 4, 6, 8, 12, 16, 20, 24]}),
     ("isolation-forest", "agreed", Forest, {"trees": [200], "records": [1024, 4096, 8192, 16384]}),
-    ("one-class-svm", "agreed", OneClass, {"nu": [0.02, 0.05], "width": [10.0, 30.0, 100.0, 300.0, 1000.0]}),
-    ("gaussian-mixture", "agreed", Mixture, {"components": [2, 4, 8, 12, 16, 24, 32], "floor": [1e-4, 1e-3, 1e-2]}),
+    ("one-class-svm", "agreed", OneClass, {"nu": [0.02, 0.05], "width": [1.0, 3.0, 10.0, 30.0, 100.0]}),
+    ("gaussian-mixture", "agreed", Mixture, {"components": [4, 8, 16, 24, 32], "floor": [1e-3, 1e-2]}),
     ("autoencoder", "agreed", Autoencoder, {"middle": [2, 3, 4, 5, 8, 12], "noise": [0.0, 0.05, 0.15]}),
 ]
 
