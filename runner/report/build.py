@@ -10,9 +10,12 @@ from typing import Any
 from runner.compare import stats
 from runner.compare.grid import NONE, UNITS
 from runner.report.document import Column, Plot, Report, Section, Table
+from runner.report.hardware import circuits, devices, zne
+from runner.report.learning import convergence, curves
 from runner.report.material import QUESTIONS, Arm, Material
-from runner.report.parts import circuits, convergence, cost, curves, devices, of, reputation, trace, zne
+from runner.report.record import cost, reputation, trace
 from runner.report.sentences import sentences
+from runner.report.shared import of
 from runner.versions import versions
 
 Tests = dict[tuple[int, str], stats.Paired]
