@@ -15,7 +15,7 @@ class Forest:
         records: That each tree is grown on.
     """
 
-    def __init__(self, trees: int = 200, records: int = 8192) -> None:
+    def __init__(self, trees: int = 200, records: int = 16384) -> None:
         self.trees, self.records = trees, records
 
     def fit(self, data: Training) -> None:

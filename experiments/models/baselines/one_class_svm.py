@@ -16,7 +16,7 @@ class OneClass:
         records: At most so many are fitted, drawn at random: the fit takes the square of their number.
     """
 
-    def __init__(self, nu: float = 0.05, width: float = 100.0, records: int = 8192) -> None:
+    def __init__(self, nu: float = 0.05, width: float = 10.0, records: int = 8192) -> None:
         self.nu, self.width, self.records = nu, width, records
 
     def fit(self, data: Training) -> None:
