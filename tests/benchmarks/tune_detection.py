@@ -40,6 +40,7 @@ from experiments.features.secure_sum import plain_sum
 from experiments.metrics import evaluate
 from experiments.models.outputs import energy_distance
 from experiments.models.score import Scorer
+from experiments.nsl_kdd import PRESETS
 from runner.aggregate import aggregate
 from runner.calibration import target_of
 from runner.compiled import generator_for
@@ -88,6 +89,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "one layer": {**SCREEN, "hidden": [64]},
     "slow": {**SCREEN, "detector_rate": 0.0007},
     "federated, quantum": {"nodes": 3, "rounds": 5, "features": 20},
+    "federated, preset best": {"nodes": 3, "rounds": 5, **PRESETS["best"]["model"]},
     # The second look, around the first's choice.
     "20, less uniform noise": {**SCREEN, "features": 20, "negatives_noise": 0.3},
     "20, eight": {**SCREEN, "features": 20, "discriminators": 8},
@@ -106,6 +108,14 @@ ABLATION = {f"generator {kind}": {"generator": kind, "nodes": 1, "rounds": 3, "b
 ABLATION["no energy distance"] = {"energy_weight": 0.0, "nodes": 1, "rounds": 3, "batch": 64}
 ABLATION["strings as features"] = {"energy_weight": 0.0, "trained_readout": False, "nodes": 1, "rounds": 3, "batch": 64}
 """What the circuit adds: the defaults on one node with other generators. Nothing was chosen by these."""
+for _kind in ("quantum", "classical:1"):
+    for _angles in (0.005, 0.02, 0.06):
+        for _readout in (0.01, 0.04):
+            ABLATION[f"{_kind}, rates {_angles:g} {_readout:g}"] = {
+                "generator": _kind, "generator_rate": _angles, "readout_rate": _readout,
+                "nodes": 1, "rounds": 3, "batch": 64,
+            }  # fmt: skip
+# And each side with rates of its own, so that none is held back by those of the other.
 
 
 def pool(folder: Path | None) -> Records:
