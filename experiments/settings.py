@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -68,7 +69,7 @@ class ModelSettings(Settings):
     study that had looked at KDDTest+ while choosing; no value here was chosen by it.
     """
 
-    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight")
+    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight", "dp")
 
     qubits: int = Field(6, ge=2, le=20, description="Qubits of the generator, and its latents.")
     features: int = Field(20, ge=2, le=64, description="Features of a record: principal components and the residual.")
@@ -132,6 +133,26 @@ class ModelSettings(Settings):
     infidelity_weight: Positive | None = Field(
         None, description="Loss weight of the expected infidelity of the compiled circuit (circuits/echo.py)."
     )
+    dp: float | None = Field(
+        None,
+        ge=0.05,
+        le=1000,
+        allow_inf_nan=False,
+        description="Epsilon of differentially private training, for a node's records and the whole run.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_energy_distance(cls, values: Any) -> Any:
+        """The energy distance looks at records: with an epsilon its weight is 0, and the config says so."""
+        if not isinstance(values, Mapping) or values.get("dp") is None:
+            return values
+        if values.get("energy_weight", 0) != 0:
+            raise ValueError(
+                f"energy_weight = {values['energy_weight']!r}: the energy distance looks at the records that dp "
+                "protects; leave one out"
+            )
+        return {**values, "energy_weight": 0.0}
 
     @model_validator(mode="after")
     def _enough_samples(self) -> ModelSettings:

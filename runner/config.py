@@ -136,6 +136,8 @@ class RunConfig(Settings):
         without_noise = self.backend.strip().lower() == "ideal" and not elsewhere
         if self.model.infidelity_weight is not None and without_noise:
             raise ValueError("model.infidelity_weight: ideal loses nothing; leave it out, or name a device")
+        if self.model.dp is not None and self.runtime is not None and self.runtime.fine_tune:
+            raise ValueError("runtime.fine_tune: steps on the device would spend more than model.dp; leave one out")
         if self.mitigation is None:
             return self
         if without_noise:

@@ -12,6 +12,8 @@ from experiments.base import NodeShare
 from experiments.datasets.types import BoolArray, FloatArray
 from experiments.features.map import FeatureMap
 from experiments.metrics import Metrics, evaluate
+from experiments.models.budget import budget
+from experiments.models.private import Private
 from experiments.models.qgan import QGAN, Parameters, Progress, Trained
 from experiments.models.score import Scorer
 from runner.aggregate import join
@@ -41,6 +43,7 @@ class Peer:
         model: The QGAN that it trains.
         federation: How it joins the others' models.
         grades: How it grades them.
+        rounds: In which it trains: what a privacy budget has to last for. Needed where the model asks for an epsilon.
         gated: Whom its last review leaves out of its next aggregate.
     """
 
@@ -52,6 +55,7 @@ class Peer:
     federation: FederationSettings = field(default_factory=FederationSettings)
     grades: GradeSettings = field(default_factory=GradeSettings)
     feature_map_cid: str = ""
+    rounds: int | None = None
     train_features: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     validation_features: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     attack_features: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -107,7 +111,21 @@ class Peer:
             epochs=self.model.settings.epochs,
             seed=derive(self.seed, "train", self.index, round_),
             progress=progress,
+            private=self.private(),
         )
+
+    def private(self) -> Private | None:
+        """How the model looks at this node's training records: None where its settings ask for no epsilon.
+
+        Raises:
+            UsageError: no noise keeps to the epsilon.
+            QrunError: what counts it is not installed.
+        """
+        if self.model.settings.dp is None:
+            return None
+        if self.rounds is None:
+            raise ValueError("an epsilon is of a number of rounds")
+        return Private.within(budget(self.model.settings, self.rounds, len(self.train_features)))
 
     def fine_tune(
         self, round_: int, model: QGAN, start: Parameters, steps: int, progress: Progress | None = None

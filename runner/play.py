@@ -44,6 +44,7 @@ from runner.models import device_executor, model_for
 from runner.node import Peer
 from runner.places import Places
 from runner.prepare import Prepared
+from runner.privacy import tell_privacy
 from runner.progress import Reporter
 from runner.report.convergence import draw_convergence
 from runner.result import build_result, describe_backend, describe_detection
@@ -112,6 +113,7 @@ class Play:
         reporter.stage("reading the data")
         with store.phase("data"):
             study = self._load()
+            tell_privacy(config, {i: len(share.train) for i, share in enumerate(study.shares)}, reporter)
         reporter.stage("opening chain and store")
         with store.phase("chain"):
             opened = self._open(stack)
@@ -323,6 +325,7 @@ class Play:
             model=model,
             federation=config.federation,
             grades=config.grades,
+            rounds=config.rounds,
         )
         return Member(peer, opened.accounts[index], opened.keys.nodes[index], meter, device)
 

@@ -16,6 +16,7 @@ from backends.mitigation.make import Purpose
 from backends.target import Target
 from circuits.errors import QrunError, QrunWarning, UsageError
 from circuits.types import CompiledCircuit
+from experiments.models.budget import accountants
 from experiments.models.qgan import QGAN
 from runner.calibration import target_for, target_of
 from runner.compiled import generator_for
@@ -80,9 +81,12 @@ def prepare(
     Raises:
         UsageError: unknown names, more qubits than the device has, a GPU that is not there, idle noise without noise,
             mitigation that cannot be had or is past its budget.
-        QrunError: the device has no usable layout, or the engine cannot run the circuit here, for want of memory too.
+        QrunError: the device has no usable layout, or the engine cannot run the circuit here, for want of memory too;
+            an epsilon is asked for, and what counts it is not installed.
     """
     begin = time.perf_counter()
+    if config.model.dp is not None:
+        accountants()
     target = target_for(config, folder)
     if config.idle_noise and target.backend is None:
         raise UsageError(f"--idle-noise: {target.name} has no noise.", "Take a device (`qrun backends list`).")

@@ -14,6 +14,10 @@ is what makes G follow the benign distribution: against D alone it does not.
 After the adversarial steps of a round D goes on alone for some steps, without the second term: what is told from benign
 traffic then is noise around the samples that G gave in this round, so that no circuit is run for it.
 
+With an epsilon (model.dp) the discriminators' steps are differentially private in the records
+(experiments/models/private.py), and the energy distance, which looks at records too, is left out: the generator knows
+them through D alone.
+
 With an infidelity weight W the generator's loss is L_G + W I, where I is the expected infidelity of the compiled
 circuit at the same latents and angles, taken from its echo (circuits/echo.py). The echo is measured as it is, never
 mitigated: its noise is what counts. A step then runs three times the gates.
@@ -37,7 +41,9 @@ from circuits.echo import echo, echo_observables, infidelity
 from circuits.errors import QrunError
 from circuits.types import CompiledCircuit
 from experiments.models.adam import Adam
+from experiments.models.discriminators import Discriminators
 from experiments.models.outputs import energy_distance, hidden_layer, hidden_units, z_strings
+from experiments.models.private import Private
 from experiments.settings import ModelSettings
 
 FloatArray = npt.NDArray[np.float64]
@@ -93,6 +99,7 @@ class QGAN:
             circuit.num_qubits, settings.measured if settings.trained_readout else settings.features
         )
         self.dtype = torch.float32 if settings.precision == "float32" else torch.float64
+        self.discriminators = Discriminators(settings, self.dtype)
         gradient = settings.gradient
         if gradient == "auto":
             gradient = "exact" if executor.differentiable else "spsa"
@@ -180,16 +187,8 @@ class QGAN:
         return {name: torch.tensor(value, dtype=self.dtype) for name, value in parameters.items()}
 
     def _logit(self, weights: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """(N, features), or (h, N, features) -> (h, N) logits of h discriminators: benign above, made up below."""
-        last = len(self.settings.hidden)
-        x = x if x.dim() == 3 else x.expand(self.settings.discriminators, *x.shape)
-        for k in range(last + 1):
-            x = torch.baddbmm(
-                weights[f"discriminator.{k}.bias"], x, weights[f"discriminator.{k}.weight"].transpose(1, 2)
-            )
-            if k < last:
-                x = torch.nn.functional.leaky_relu(x, 0.2)
-        return x[..., 0]
+        """(N, features) -> (h, N) logits."""
+        return self.discriminators.logit(weights, x)
 
     def logits(self, parameters: Mapping[str, FloatArray], x: FloatArray) -> FloatArray:
         """(N, features) -> (N,) mean logits of the discriminators; the layers of so many records at a time."""
@@ -255,6 +254,7 @@ class QGAN:
         seed: int,
         progress: Progress | None = None,
         steps: int | None = None,
+        private: Private | None = None,
     ) -> Trained:
         """Adversarial training from `start` on benign features.
 
@@ -265,11 +265,15 @@ class QGAN:
             seed: Fixes batches, latents, noise and shots: the same call gives the same parameters.
             progress: Called after every step.
             steps: Generator steps an epoch; None for the settings' `steps_per_epoch`.
+            private: How the discriminators look at records, where the settings ask for an epsilon. What it draws is its
+                own, not of `seed`; losses then have no term of records, so that they give nothing away either.
 
         Raises:
             QrunError: a loss is no longer finite.
         """
         s = self.settings
+        if (s.dp is None) != (private is None):
+            raise ValueError("private goes with an epsilon (model.dp), and an epsilon with it")
         per_epoch = s.steps_per_epoch if steps is None else steps
         source = torch.Generator().manual_seed(seed)
         layer = ExpectationLayer(
@@ -296,11 +300,9 @@ class QGAN:
                 fake, echoed = self._fake(layer, tensors, source)
                 seen.append(fake.detach().clamp(-1, 1))
                 for _ in range(s.discriminator_steps):
-                    real = x[torch.randint(len(x), (s.batch,), generator=source)]
-                    to_discriminate.zero_grad()
-                    loss_d = self._discriminator_loss(weights, real, fake.detach(), source)
-                    loss_d.backward()
-                    to_discriminate.step()
+                    d = self.discriminators.step(
+                        weights, to_discriminate, x, fake.detach(), source=source, private=private
+                    )
                 frozen = {name: value.detach() for name, value in weights.items()}
                 loss_g = torch.nn.functional.softplus(-self._logit(frozen, fake)).mean()
                 if s.energy_weight:
@@ -315,7 +317,7 @@ class QGAN:
                     loss_g.backward()
                     to_generate.step()
                 done += 1
-                g, d = float(loss_g.detach()), float(loss_d.detach())
+                g = float(loss_g.detach())
                 if not (math.isfinite(g) and math.isfinite(d)):
                     raise QrunError(
                         f"training diverged at step {done}: a loss is not finite.",
@@ -328,7 +330,7 @@ class QGAN:
             losses_d.append(sum_d / per_epoch)
             if s.infidelity_weight is not None:
                 lost.append(sum_i / per_epoch)
-        self._train_detector(weights, x, torch.cat(seen), source)
+        self.discriminators.train(weights, x, torch.cat(seen), source=source, private=private)
         return Trained(
             {name: value.detach().numpy().astype(np.float64) for name, value in tensors.items()},
             losses_g,
@@ -363,66 +365,3 @@ class QGAN:
         if self.settings.trained_readout:
             values = torch.nn.functional.linear(values, tensors[WEIGHT], tensors[BIAS])
         return values, echoed
-
-    def _train_detector(
-        self, weights: Mapping[str, torch.Tensor], x: torch.Tensor, seen: torch.Tensor, source: torch.Generator
-    ) -> None:
-        """Discriminator steps without the generator; each discriminator has records and negatives of its own.
-
-        Args:
-            weights: Of the discriminators; they are changed.
-            x: (N, features) benign features.
-            seen: (M, features) samples that the generator gave in this round.
-            source: Of all randomness.
-
-        Raises:
-            QrunError: the loss is no longer finite.
-        """
-        s = self.settings
-        optimiser = Adam(list(weights.values()), rate=s.detector_rate, betas=(0.9, 0.99))
-        shape = (s.discriminators, s.detector_batch)
-        for step in range(s.detector_steps):
-            optimiser.rates[:] = [s.detector_rate * (1.0 - 0.9 * step / s.detector_steps)] * len(weights)
-            real = x[torch.randint(len(x), shape, generator=source)]
-            near = self._moved(seen[torch.randint(len(seen), shape, generator=source)], source)
-            uniform = torch.rand(real.shape, generator=source, dtype=self.dtype) * 2 - 1
-            logit = self._logit(weights, torch.cat([real, near, uniform], dim=1))
-            benign, moved, noise = logit.split(s.detector_batch, dim=1)
-            softplus = torch.nn.functional.softplus
-            # A sum over discriminators: each one's step is its own, however many there are.
-            loss = (
-                softplus(-benign).mean(1)
-                + s.negatives_perturbed * softplus(moved).mean(1)
-                + s.negatives_noise * softplus(noise).mean(1)
-            ).sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        if s.detector_steps and not math.isfinite(float(loss.detach())):
-            raise QrunError(
-                "training diverged: the loss of the discriminators is not finite.", "Lower model.detector_rate."
-            )
-
-    def _moved(self, samples: torch.Tensor, source: torch.Generator) -> torch.Tensor:
-        """Samples (..., features) moved by Gaussian noise whose standard deviation is drawn per sample."""
-        low, high = self.settings.perturbation
-        spread = low + (high - low) * torch.rand(*samples.shape[:-1], 1, generator=source, dtype=self.dtype)
-        return (samples + spread * torch.randn(samples.shape, generator=source, dtype=self.dtype)).clamp(-1, 1)
-
-    def _discriminator_loss(
-        self, weights: Mapping[str, torch.Tensor], real: torch.Tensor, fake: torch.Tensor, source: torch.Generator
-    ) -> torch.Tensor:
-        """The mean over records and discriminators."""
-        s = self.settings
-        softplus = torch.nn.functional.softplus
-        uniform = torch.rand(real.shape, generator=source, dtype=self.dtype) * 2 - 1
-        moved = self._moved(fake, source)
-        # One pass through D for all four kinds: the layers are so small that calls cost more than arithmetic.
-        logit = self._logit(weights, torch.cat([real, fake, uniform, moved]))
-        x, g, u, p = logit.split([len(real), len(fake), len(uniform), len(moved)], dim=1)
-        return (
-            softplus(-x).mean()
-            + softplus(g).mean()
-            + s.negatives_noise * softplus(u).mean()
-            + s.negatives_perturbed * softplus(p).mean()
-        )

@@ -134,6 +134,7 @@ class World:
         for i, share in enumerate(self.study.shares):
             digest = self.config.digest.hex()
             peer = Peer(i, self.config.seed, digest, share, self.model, federation, self.config.grades, "map")
+            peer.rounds = self.config.rounds
             peer.train_features, peer.validation_features, peer.attack_features = self.features[i]
             out[i] = peer
         return out

@@ -12,11 +12,12 @@ import numpy as np
 
 from circuits.errors import QrunError, UsageError
 from experiments.models.baselines.registry import BASELINES, QGAN_NAME, find
+from experiments.models.budget import accountants
 from experiments.models.generators import generator_parameters
 from runner.benchmark.baseline import judge
 from runner.benchmark.bench import Bench
 from runner.benchmark.rows import Row, open_rows
-from runner.config import RunConfig
+from runner.config import RunConfig, build_config
 from runner.detection import rounded
 from runner.detection import to_json as detection_json
 from runner.places import Places
@@ -26,6 +27,10 @@ from runner.store import RunIndex, RunInfo
 
 FORMAT = "qrun-benchmark/1"
 MODELS = (QGAN_NAME, *BASELINES)
+PRIVATE_NAME = "qgan-dp"
+"""The run with differentially private training; beside the one without, where an epsilon is asked for."""
+RUNS = (QGAN_NAME, PRIVATE_NAME)
+"""Models that are federated runs."""
 GANS = {"qgan-central": 1.0, "random-circuits": 0.6, "classical-gan": 0.0, "classical-gan-10x": 0.0}
 """Models trained as the QGAN is, and what share of its circuits' seconds a step takes."""
 STEP = 0.006
@@ -44,23 +49,58 @@ class Asked:
         config: Of the runs; the seed is each row's own.
         models: In the order of the table.
         seeds: One row each for each model.
+        dp: Epsilon of the private run; None where there is none.
     """
 
     config: RunConfig
     models: tuple[str, ...]
     seeds: tuple[int, ...]
+    dp: float | None = None
 
     def with_seed(self, seed: int) -> RunConfig:
         """A run's config."""
         return self.config.model_copy(update={"seed": seed})
 
+    def of(self, model: str, seed: int) -> RunConfig:
+        """The config that a model's row is of."""
+        config = self.with_seed(seed)
+        return config if model != PRIVATE_NAME or self.dp is None else with_dp(config, self.dp)
 
-def asked(config: RunConfig, models: Sequence[str], seeds: int) -> Asked:
-    """Check what is asked for.
+
+def with_dp(config: RunConfig, epsilon: float) -> RunConfig:
+    """The same run with differentially private training.
 
     Raises:
-        UsageError: an unknown model, no seeds, a config that sends jobs to a device.
+        UsageError: no such epsilon.
     """
+    values = config.model_dump(mode="json")
+    return build_config({**values, "model": {**values["model"], "dp": epsilon, "energy_weight": 0.0}})
+
+
+def asked(config: RunConfig, models: Sequence[str], seeds: int, dp: float | None = None) -> Asked:
+    """Check what is asked for.
+
+    Args:
+        config: Of the runs, without an epsilon.
+        models: Names; none for all.
+        seeds: How many.
+        dp: Epsilon: the QGAN is then there with and without private training.
+
+    Raises:
+        UsageError: an unknown model, no seeds, a config that sends jobs to a device, an epsilon that is none.
+        QrunError: an epsilon is asked for, and what counts it is not installed.
+    """
+    names = dict.fromkeys(models or MODELS)
+    if dp is not None:
+        if QGAN_NAME not in names:
+            raise UsageError(f"--dp {dp:g} is of {QGAN_NAME}, which --models leaves out.", f"Add {QGAN_NAME} to it.")
+        with_dp(config, dp)
+        accountants()
+        names = dict.fromkeys(n for name in names for n in ((name, PRIVATE_NAME) if name == QGAN_NAME else (name,)))
+    elif config.model.dp is not None:
+        raise UsageError(
+            "model.dp: the table has the private run beside the one without.", "Give --dp EPSILON, and leave it out."
+        )
     for name in models:
         if name != QGAN_NAME:
             find(name)
@@ -68,7 +108,7 @@ def asked(config: RunConfig, models: Sequence[str], seeds: int) -> Asked:
         raise UsageError(f"--seeds {seeds}: at least 1.", "Five give an interval.")
     if config.engine == "runtime" or config.runtime is not None:
         raise UsageError("the table is made on twins: nothing is sent to a device.", "Take --engine twin or aer.")
-    return Asked(config, tuple(dict.fromkeys(models)) or MODELS, tuple(config.seed + k for k in range(seeds)))
+    return Asked(config, tuple(names), tuple(config.seed + k for k in range(seeds)), dp)
 
 
 @dataclass(frozen=True)
@@ -100,14 +140,16 @@ def compare(
     """
     first = Bench.load(wanted.with_seed(wanted.seeds[0]), data, notify)
     sha256 = first.study.dataset.sha256
-    about = {"format": FORMAT, "config": wanted.with_seed(0).digest.hex(), "data": sha256}
+    about: dict[str, Any] = {"format": FORMAT, "config": wanted.with_seed(0).digest.hex(), "data": sha256}
+    if wanted.dp is not None:
+        about["dp"] = wanted.dp
     file = open_rows(out, about)
     try:
         missing = [(s, m) for s in wanted.seeds for m in wanted.models if (m, s) not in file.rows]
         total = len(wanted.seeds) * len(wanted.models)
         if missing:
-            known = {s: finished(wanted.with_seed(s), sha256) for s, m in missing if m == QGAN_NAME}
-            say(_estimate(first, missing, [s for s, run in known.items() if run is None]))
+            known = {(s, m): finished(wanted.of(m, s), sha256) for s, m in missing if m in RUNS}
+            say(_estimate(first, missing, [s for (s, _), run in known.items() if run is None]))
         progress(total - len(missing), total, "making rows")
         bench: Bench | None = first
         for seed in wanted.seeds:
@@ -119,7 +161,7 @@ def compare(
             try:
                 for model in own:
                     progress(len(file.rows), total, f"{model}, seed {seed}")
-                    row = make_row(bench, model, data)
+                    row = make_row(bench, wanted.of(model, seed), model, data)
                     file.add(row)
                     progress(total - len([1 for s, m in missing if (m, s) not in file.rows]), total, _said(row))
             finally:
@@ -136,11 +178,10 @@ def _said(row: Row) -> str:
     return f"{row.model}, seed {row.seed}: {', '.join(told)}; {row.seconds:.0f} s"
 
 
-def make_row(bench: Bench, model: str, data: Path | None) -> Row:
-    """One row."""
-    config = bench.config
-    if model == QGAN_NAME:
-        return of_run(bench, played(config, bench.study.dataset.sha256, data))
+def make_row(bench: Bench, config: RunConfig, model: str, data: Path | None) -> Row:
+    """One row, with the model's own config."""
+    if model in RUNS:
+        return of_run(bench, model, played(config, bench.study.dataset.sha256, data))
     found = judge(bench, find(model))
     return Row(
         model,
@@ -152,8 +193,8 @@ def make_row(bench: Bench, model: str, data: Path | None) -> Row:
     )
 
 
-def of_run(bench: Bench, result: Mapping[str, Any]) -> Row:
-    """The row of a finished run."""
+def of_run(bench: Bench, model: str, result: Mapping[str, Any]) -> Row:
+    """A model's row, of a finished run."""
     from runner.audit.models import skeleton
     from runner.benchmark.membership import membership
 
@@ -163,7 +204,7 @@ def of_run(bench: Bench, result: Mapping[str, Any]) -> Row:
     finally:
         index.close()
     return Row(
-        QGAN_NAME,
+        model,
         bench.config.seed,
         result["detection"]["parts"],
         None,
@@ -245,7 +286,7 @@ def _estimate(bench: Bench, missing: Sequence[tuple[int, str]], runs: Sequence[i
         seconds += sum((STEP + GANS[model] * circuit) * steps * (1 + alone) for model in of_gans)
         seconds += len(runs) * ((STEP + circuit) * steps * config.nodes + 10)
     said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
-    again = len([1 for _, m in missing if m == QGAN_NAME]) - len(runs)
+    again = len([1 for _, m in missing if m in RUNS]) - len(runs)
     reused = f" ({again} finished run{'s' * (again != 1)} reused)" if again else ""
     return f"{len(missing)} rows to make{reused}: {said} on this machine, if it has nothing else to do."
 

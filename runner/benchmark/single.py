@@ -57,8 +57,13 @@ def run_model(
         data: Folder of the data set's files.
         notify: Told e.g. that a stand-in is used.
         say: Told what is being done.
+
+    Raises:
+        UsageError: the config asks for an epsilon.
     """
     spec = find(model)
+    if config.model.dp is not None:
+        raise UsageError(f"model.dp does nothing with --model {model}: private training is the run's.", "Leave it out.")
     say("reading the data")
     bench = Bench.load(config, data, notify)
     say(f"fitting {model}")

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from experiments.detection import ATTACK_FAMILIES
 from experiments.models.baselines.registry import BASELINES, QGAN_NAME
-from runner.benchmark.compare import Asked, Table
+from experiments.models.budget import DELTA
+from runner.benchmark.compare import PRIVATE_NAME, Asked, Table
 from runner.benchmark.rows import Row
 from runner.benchmark.stats import Mean, Paired, paired
 from runner.report.mitigation_view import as_markdown
@@ -115,14 +116,17 @@ def _shown(table: Table) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def given_away(table: Table) -> list[str]:
     """What the published models of the runs give away, in words; nothing where there is no run."""
-    known = [row.membership for row in table.rows if row.membership is not None]
-    if not known or any(len(m["rounds"]) != len(known[0]["rounds"]) for m in known):
-        return []
-    rounds = [interval([m["rounds"][k] for m in known]) for k in range(len(known[0]["rounds"]))]
-    return [
-        f"Membership inference against what the run publishes (AUC, .5 is nothing): final model "
-        f"{interval([m['final'] for m in known])}; the nodes' own models by round {', '.join(rounds)}."
-    ]
+    out = []
+    for model, rows in _by_model(table).items():
+        known = [row.membership for row in rows if row.membership is not None]
+        if not known or any(len(m["rounds"]) != len(known[0]["rounds"]) for m in known):
+            continue
+        rounds = [interval([m["rounds"][k] for m in known]) for k in range(len(known[0]["rounds"]))]
+        out.append(
+            f"Membership inference against what {model} publishes (AUC, .5 is nothing): final model "
+            f"{interval([m['final'] for m in known])}; the nodes' own models by round {', '.join(rounds)}."
+        )
+    return out
 
 
 def pairs(table: Table) -> dict[tuple[str, str], dict[tuple[str, str], Paired]]:
@@ -195,10 +199,25 @@ def about(asked: Asked, table: Table) -> str:
     c = asked.config
     engine = c.engine if c.shots is None else f"{c.engine}, {c.shots:,} shots"
     seeds = f"{len(asked.seeds)} seed{'s' * (len(asked.seeds) != 1)}"
+    private = "" if asked.dp is None else f" {PRIVATE_NAME}: {_private(asked.dp)}."
+    steps = c.model.epochs * c.model.steps_per_epoch
     return (
         f"{c.experiment} ({table.source} data), {c.backend} ({engine}), {c.model.qubits} qubits, {c.nodes} nodes "
-        f"({c.data.partition}), {c.rounds} rounds of {c.model.epochs * c.model.steps_per_epoch} steps, {seeds}."
+        f"({c.data.partition}), {c.rounds} rounds of {steps} steps, {seeds}.{private}"
     )
+
+
+def _private(epsilon: float) -> str:
+    return (
+        f"the federated run with differentially private training, epsilon {epsilon:g} at delta {DELTA:g} for a node's "
+        "training record over all rounds"
+    )
+
+
+def _summary(asked: Asked, model: str) -> str:
+    if model == PRIVATE_NAME and asked.dp is not None:
+        return _private(asked.dp)
+    return "the federated run" if model == QGAN_NAME else BASELINES[model].summary
 
 
 def show(asked: Asked, table: Table) -> None:
@@ -229,9 +248,10 @@ def to_json(asked: Asked, table: Table) -> dict[str, Any]:
     return {
         "experiment": asked.config.experiment,
         "config": asked.config.model_dump(mode="json"),
+        **({} if asked.dp is None else {"dp": asked.dp}),
         "source": table.source,
         "seeds": list(asked.seeds),
-        "models": {m: "the federated run" if m == QGAN_NAME else BASELINES[m].summary for m in asked.models},
+        "models": {m: _summary(asked, m) for m in asked.models},
         "rows": [asdict(row) for row in table.rows],
         "differences": [
             {"model": one, "other": other, "part": part, "metric": name, **asdict(p)}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from runner.commands.base import JsonOption, complete_backend, complete_experiment, guarded, print_json
+from runner.commands.run_options import DpOption
 
 NameArgument = Annotated[str, typer.Argument(help="The experiment.", autocompletion=complete_experiment)]
 SeedsOption = Annotated[int, typer.Option(help="How many seeds, from --seed on.")]
@@ -60,6 +61,7 @@ def benchmark(
     qubits: QubitsOption = None,
     partition: PartitionOption = None,
     preset: PresetOption = None,
+    dp: DpOption = None,
     config: ConfigOption = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -76,7 +78,7 @@ def benchmark(
     from runner.report.mitigation_view import RowBar
 
     options = locals_of(seed, backend, nodes, rounds, qubits, partition, preset)
-    wanted = asked(_config(name, options, config), split(models), seeds)
+    wanted = asked(_config(name, options, config), split(models), seeds, dp)
     with RowBar("reading the data") as bar:
         try:
             table = compare(

@@ -110,6 +110,7 @@ def experiment(
         "--mitigation-at": asked.values["mitigation"]["apply"],
         "--mitigation-budget": asked.values["mitigation"]["budget"],
         "--infidelity-weight": asked.values["model"]["infidelity_weight"],
+        "--dp": asked.values["model"]["dp"],
         "--gateway": gateway,
         "--confirmations": confirmations,
         "--max-qpu-seconds": max_qpu_seconds,

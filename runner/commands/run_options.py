@@ -16,6 +16,15 @@ from runner.commands.played import MitigationAtOption, MitigationBudgetOption, M
 
 R = TypeVar("R")
 
+DpOption = Annotated[
+    float | None,
+    typer.Option(
+        "--dp",
+        metavar="EPSILON",
+        help="Differentially private training: what the models of the whole run may tell of a record, 0.05 to 1000.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -108,6 +117,7 @@ def _options(
         float | None,
         typer.Option(help="Weight of the compiled circuit's expected infidelity in the generator's loss."),
     ] = None,
+    dp: DpOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")] = None,
 ) -> Asked:
     values: dict[str, Any] = {
@@ -131,7 +141,7 @@ def _options(
         "entanglement": entanglement,
         "aggregation": aggregation,
         "signatures": signatures,
-        "model": {"max_depth": max_depth, "infidelity_weight": infidelity_weight},
+        "model": {"max_depth": max_depth, "infidelity_weight": infidelity_weight, "dp": dp},
         "mitigation": {"stack": mitigation, "apply": mitigation_at, "budget": mitigation_budget},
     }
     return Asked(values, config)

@@ -142,6 +142,7 @@ def try_steps(config: RunConfig, folder: Path | None = None) -> float:
     import numpy as np
     import torch
 
+    from experiments.models.private import Private
     from runner.calibration import target_for
     from runner.compiled import generator_for
     from runner.models import model_for
@@ -156,10 +157,11 @@ def try_steps(config: RunConfig, folder: Path | None = None) -> float:
             model = model_for(config, target, generator_for(config, target), "cpu")
             rng = generator(config.seed, "initial")
             start, records = model.initial(rng), np.clip(rng.normal(size=(64, model.features)), -1, 1)
+            private = None if config.model.dp is None else Private(1.0)
             with model.executor:
-                model.train(start, records, epochs=1, steps=1, seed=0)
+                model.train(start, records, epochs=1, steps=1, seed=0, private=private)
                 begin = time.perf_counter()
-                model.train(start, records, epochs=1, steps=STEPS, seed=0)
+                model.train(start, records, epochs=1, steps=STEPS, seed=0, private=private)
                 return (time.perf_counter() - begin) / STEPS
     finally:
         torch.set_num_threads(threads)

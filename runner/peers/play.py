@@ -42,6 +42,7 @@ from runner.peers.task import Task, keys_for
 from runner.peers.watch import Elsewhere, Watch
 from runner.peers.witnessing import Witnessing
 from runner.prepare import Prepared
+from runner.privacy import tell_privacy
 from runner.progress import Reporter
 from runner.publishing import Publishing, common_model
 from runner.round import RoundPlayer
@@ -121,6 +122,7 @@ class PeerPlay:
             ready = get_ready(config, self.data, me.index, self.reporter)
         self._check_source(ready.study.dataset.source)
         share, study, prepared = ready.share, ready.study, ready.prepared
+        tell_privacy(config, {me.index: len(share.train)}, self.reporter)
         member = self._member(me, share, prepared)
         self.watch.until("the other nodes to join", self._complete)
         self._look()
@@ -244,6 +246,7 @@ class PeerPlay:
             model=model,
             federation=config.federation,
             grades=config.grades,
+            rounds=config.rounds,
         )
         return Member(peer, self.account, self.keys, meter)
 
