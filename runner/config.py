@@ -36,7 +36,7 @@ def canonical(values: Mapping[str, Any]) -> bytes:
 class RunConfig(Settings):
     """A run, whole: the same config on the same data gives the same CIDs and metrics.
 
-    That holds for the same torch wheel, instruction set and device.
+    That holds for the same torch wheel, instruction set and device; not with `model.dp`, whose noise has no seed.
 
     `digest` names it: every figure in a result traces to these values, and to the data's hashes in the result.
     `snapshot_sha256` is of a snapshot file, or of the calibration that a hardware device had when the run began.
