@@ -23,7 +23,16 @@ from experiments.settings import DataSettings, ModelSettings
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "best": {"model": {"qubits": 8, "observables": 24, "discriminators": 12, "detector_steps": 1000, "samples": 4000}},
+    "best": {
+        "model": {
+            "discriminators": 8,
+            "waves": 256,
+            "negatives_near": 1.0,
+            "detector_steps": 3000,
+            "score": {"discriminator": 1.0},
+            "threshold_quantile": 0.95,
+        }
+    },
     "fast": {"rounds": 3, "model": {"qubits": 4, "steps_per_epoch": 30, "discriminators": 2, "detector_steps": 200}},
 }
 """Chosen as the defaults were (docs/decisions/0010-detection.md)."""

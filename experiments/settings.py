@@ -69,7 +69,7 @@ class ModelSettings(Settings):
     study that had looked at KDDTest+ while choosing; no value here was chosen by it.
     """
 
-    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight", "dp")
+    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight", "dp", "waves", "negatives_near")
 
     qubits: int = Field(6, ge=2, le=20, description="Qubits of the generator, and its latents.")
     features: int = Field(20, ge=2, le=64, description="Features of a record: principal components and the residual.")
@@ -133,6 +133,12 @@ class ModelSettings(Settings):
     infidelity_weight: Positive | None = Field(
         None, description="Loss weight of the expected infidelity of the compiled circuit (circuits/echo.py)."
     )
+    waves: int | None = Field(
+        None, ge=16, le=4096, description="Cosines of records that the discriminators see in the place of features."
+    )
+    negatives_near: Positive | None = Field(
+        None, description="Loss weight of benign records moved a little as negatives, in the steps without generator."
+    )
     dp: float | None = Field(
         None,
         ge=0.05,
@@ -152,6 +158,9 @@ class ModelSettings(Settings):
                 f"energy_weight = {values['energy_weight']!r}: the energy distance looks at the records that dp "
                 "protects; leave one out"
             )
+        for name in ("waves", "negatives_near"):
+            if values.get(name) is not None:
+                raise ValueError(f"{name} = {values[name]!r}: private training knows no such; leave it out, or dp")
         return {**values, "energy_weight": 0.0}
 
     @model_validator(mode="after")

@@ -1,7 +1,15 @@
 """The QGAN's discriminators: multilayer perceptrons side by side, their losses, and their training without generator.
 
-Losses as in experiments/models/qgan.py. Where training is differentially private, records enter a step by
-experiments/models/private.py alone, and losses that are told have no term of records.
+Losses as in experiments/models/qgan.py. With `waves` they see a record through that many random cosines,
+
+    phi_k(x) = sqrt(2) cos(w_k . x + b_k),    w_k ~ N(0, WIDTH^2), b_k ~ U[0, 2 pi],
+
+each has its own, the same for all peers. Products of phi approximate a Gaussian kernel (Rahimi and Recht, NIPS
+2007), so that what is learned about a record holds for its neighbourhood, and for that alone. With `negatives_near`
+benign records moved by Gaussian noise, from the width of that neighbourhood down to a tenth of it, are negatives too.
+
+Where training is differentially private, records enter a step by experiments/models/private.py alone, and losses that
+are told have no term of records.
 """
 
 from __future__ import annotations
@@ -9,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from circuits.errors import QrunError
@@ -17,6 +26,24 @@ from experiments.models.private import SLOPE, Private
 from experiments.settings import ModelSettings
 
 Weights = Mapping[str, torch.Tensor]
+
+WIDTH = 0.6**0.5
+"""Standard deviation of the waves' directions: the kernel is exp(-0.3 |x - y|^2)."""
+NEAR = (0.05, 0.5)
+"""Smallest and largest standard deviation of the noise around records; its logarithm is uniform."""
+SEED = 7
+"""Of the waves: part of the model's definition, as its layers are."""
+
+
+def make_waves(settings: ModelSettings, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(h, features, waves) directions and (h, 1, waves) offsets, radians, the same for everybody; None of none."""
+    if settings.waves is None:
+        return None
+    rng = np.random.default_rng(SEED)
+    many = settings.discriminators
+    directions = rng.normal(0.0, WIDTH, (many, settings.features, settings.waves))
+    offsets = rng.uniform(0.0, 2 * math.pi, (many, 1, settings.waves))
+    return torch.tensor(directions, dtype=dtype), torch.tensor(offsets, dtype=dtype)
 
 
 class Discriminators:
@@ -29,11 +56,15 @@ class Discriminators:
 
     def __init__(self, settings: ModelSettings, dtype: torch.dtype) -> None:
         self.settings, self.dtype = settings, dtype
+        self.waves = make_waves(settings, dtype)
 
     def logit(self, weights: Weights, x: torch.Tensor) -> torch.Tensor:
         """(N, features), or (h, N, features) -> (h, N) logits of h discriminators: benign above, made up below."""
         last = len(self.settings.hidden)
         x = x if x.dim() == 3 else x.expand(self.settings.discriminators, *x.shape)
+        if self.waves is not None:
+            directions, offsets = self.waves
+            x = math.sqrt(2.0) * torch.cos(torch.baddbmm(offsets, x, directions))
         for k in range(last + 1):
             x = torch.baddbmm(
                 weights[f"discriminator.{k}.bias"], x, weights[f"discriminator.{k}.weight"].transpose(1, 2)
@@ -107,9 +138,13 @@ class Discriminators:
             real = [] if private is not None else [x[torch.randint(len(x), shape, generator=source)]]
             near = self._moved(seen[torch.randint(len(seen), shape, generator=source)], source)
             uniform = torch.rand(near.shape, generator=source, dtype=self.dtype) * 2 - 1
-            logit = self.logit(weights, torch.cat([*real, near, uniform], dim=1))
-            *benign, moved, noise = logit.split(s.detector_batch, dim=1)
+            kinds = [*real, near, uniform]
+            if s.negatives_near is not None:
+                kinds.insert(0, self._beside(x[torch.randint(len(x), shape, generator=source)], source))
+            *benign, moved, noise = self.logit(weights, torch.cat(kinds, dim=1)).split(s.detector_batch, dim=1)
             each = s.negatives_perturbed * softplus(moved).mean(1)
+            if s.negatives_near is not None:
+                each = each + s.negatives_near * softplus(benign.pop(0)).mean(1)
             if benign:
                 each = softplus(-benign[0]).mean(1) + each
             # A sum over discriminators: each one's step is its own, however many there are.
@@ -129,6 +164,13 @@ class Discriminators:
         low, high = self.settings.perturbation
         spread = low + (high - low) * torch.rand(*samples.shape[:-1], 1, generator=source, dtype=self.dtype)
         return (samples + spread * torch.randn(samples.shape, generator=source, dtype=self.dtype)).clamp(-1, 1)
+
+    def _beside(self, records: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+        """Records (..., features) moved a little: by Gaussian noise, the logarithm of its sd drawn per record."""
+        low, high = (math.log(sd) for sd in NEAR)
+        drawn = torch.rand(*records.shape[:-1], 1, generator=source, dtype=self.dtype)
+        noise = torch.randn(records.shape, generator=source, dtype=self.dtype)
+        return (records + torch.exp(low + (high - low) * drawn) * noise).clamp(-1, 1)
 
     def _loss(
         self, weights: Weights, real: torch.Tensor | None, fake: torch.Tensor, source: torch.Generator

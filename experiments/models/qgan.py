@@ -156,7 +156,7 @@ class QGAN:
         if self.settings.trained_readout:
             out[WEIGHT] = (self.features, units or len(self.observables))
             out[BIAS] = (self.features,)
-        widths, many = [self.features, *self.settings.hidden, 1], self.settings.discriminators
+        widths, many = [self.settings.waves or self.features, *self.settings.hidden, 1], self.settings.discriminators
         for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
             out[f"discriminator.{k}.weight"] = (many, fan_out, fan_in)
             out[f"discriminator.{k}.bias"] = (many, 1, fan_out)

@@ -100,7 +100,21 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "20, wide": {**SCREEN, "features": 20, "hidden": [128, 64]},
     "18 features": {**SCREEN, "features": 18},
     "22 features": {**SCREEN, "features": 22},
-}
+    # The third: discriminators with waves, and negatives beside the records. For the preset best.
+    "waves": {**SCREEN, "features": 20, "waves": 256},
+    "waves, eight": {**SCREEN, "features": 20, "waves": 256, "discriminators": 8},
+    "128 waves, eight": {**SCREEN, "features": 20, "waves": 128, "discriminators": 8},
+    "waves, twelve": {**SCREEN, "features": 20, "waves": 256, "discriminators": 12},
+    "near": {**SCREEN, "features": 20, "negatives_near": 1.0},
+    "waves, near, eight": {**SCREEN, "features": 20, "waves": 256, "negatives_near": 1.0, "discriminators": 8},
+    "waves, eight, 3000 steps": {
+        **SCREEN, "features": 20, "waves": 256, "discriminators": 8, "detector_steps": 3000,
+    },
+    "waves, near, eight, 3000": {
+        **SCREEN, "features": 20, "waves": 256, "negatives_near": 1.0, "discriminators": 8, "detector_steps": 3000,
+    },
+    "24 features, waves, eight": {**SCREEN, "features": 24, "waves": 256, "discriminators": 8},
+}  # fmt: skip
 """Name -> settings that differ from the defaults, in the order in which they were thought of."""
 
 GENERATORS = ("quantum", "reservoir", "untrained", "classical:1", "classical:10", "uniform")
