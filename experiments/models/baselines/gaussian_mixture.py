@@ -15,7 +15,7 @@ class Mixture:
         floor: Added to every variance.
     """
 
-    def __init__(self, components: int = 24, floor: float = 1e-2) -> None:
+    def __init__(self, components: int = 32, floor: float = 1e-3) -> None:
         self.components, self.floor = components, floor
 
     def fit(self, data: Training) -> None:

@@ -90,7 +90,7 @@ BASELINES: dict[str, Spec] = {
         Spec("random-circuits", "the same with random circuits: the generator untrained", _gan("untrained")),
         Spec("classical-gan", "the same with a network of the generator's number of parameters", _gan("classical")),
         Spec("classical-gan-10x", "the same with a network of ten times as many", _gan("classical-10x")),
-        Spec("gaussian-mixture", "density of benign traffic: 24 Gaussians", _mixture),
+        Spec("gaussian-mixture", "density of benign traffic: 32 Gaussians", _mixture),
         Spec("autoencoder", "reconstruction by a network with a narrow middle", _autoencoder),
         Spec("one-class-svm", "a boundary around benign traffic", _one_class),
         Spec("isolation-forest", "how few random cuts set a record apart", _isolation_forest),
