@@ -223,24 +223,56 @@ def play(config: RunConfig, data: Path | None, records: int, count: int = SAMPLE
     return Row(records, config.seed, figures, distances, round(time.perf_counter() - begin, 1))
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Markdown: `own` as it is, all else as the paired difference to it in points."""
+Found = dict[str, dict[int, Figures]]
+"""By training, then seed."""
+
+
+def by_training(rows: Sequence[Row], records: int, detector: str | None) -> Found:
+    """Figures of the rows of that size; the mean over detectors where none is named."""
+    return {
+        training: {
+            row.seed: mean_of([row.figures[name][training] for name in ([detector] if detector else DETECTORS)])
+            for row in rows
+            if row.records == records
+        }
+        for training in TRAININGS
+    }
+
+
+def table(rows: Sequence[Row], detectors: Sequence[str | None]) -> list[str]:
+    """Markdown: `own` as it is, all else as the paired difference to it in points; None is the mean over detectors."""
     out = header("records", "detector", "fitted on")
     for records in sorted({row.records for row in rows}):
-        for detector in DETECTORS:
-            found = {
-                training: {row.seed: row.figures[detector][training] for row in rows if row.records == records}
-                for training in TRAININGS
-            }
-            parts = [part for part in PARTS if part in next(iter(found[OWN].values()))]
+        for detector in detectors:
+            found = by_training(rows, records, detector)
+            parts = _parts(found)
             for training, figures in found.items():
                 cells = [
                     absolute(figures, part, name) if training == OWN else difference(figures, found[OWN], part, name)
                     for part in parts
                     for name in FIGURES
                 ]
-                out.append(line(str(records), detector, training, *cells))
+                out.append(line(str(records), detector or "mean", training, *cells))
     return out
+
+
+def rivals(rows: Sequence[Row]) -> list[str]:
+    """Markdown: own records and the circuit's samples, less own records and others; the mean over detectors."""
+    out = header("records", "`own + quantum` less")
+    for records in sorted({row.records for row in rows}):
+        found = by_training(rows, records, None)
+        for other in ("own + classical", "own + uniform", "own + gaussian", "all nodes' records"):
+            cells = [
+                difference(found["own + quantum"], found[other], part, name)
+                for part in _parts(found)
+                for name in FIGURES
+            ]
+            out.append(line(str(records), other, *cells))
+    return out
+
+
+def _parts(found: Found) -> list[str]:
+    return [part for part in PARTS if part in next(iter(found[OWN].values()))]
 
 
 def energies(rows: Sequence[Row]) -> list[str]:
@@ -292,7 +324,9 @@ def main() -> None:
     finally:
         file.close()
     if rows:
-        print("\n".join([*table(rows), "", *energies(rows)]))
+        print(
+            "\n".join([*table(rows, list(DETECTORS)), "", *table(rows, [None]), "", *rivals(rows), "", *energies(rows)])
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@
 Played without chain, as the ablation is (runner/benchmark/ablation.py); figures are those of the hold-out and of
 KDDTest+, at the label-free threshold. Nothing is chosen by them.
 
-    python -m tests.benchmarks.protocols --out docs/decisions/0013-protocols.jsonl [--seeds 5]
+    python -m tests.benchmarks.protocols --out docs/decisions/0013-protocols.jsonl [--only ARM ...] [--seeds 5]
 
 A line an arm and seed; what the file has already is not played again. --summary plays nothing.
 """
@@ -216,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=ARMS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--summary", action="store_true", help="Play nothing.")
     asked = parser.parse_args()
@@ -224,7 +225,7 @@ def main() -> None:
     file = RowFile(asked.out, about, read=read, write=asdict, key=lambda row: (row.arm, row.seed))
     try:
         for seed in range(asked.seeds):
-            for name in ARMS:
+            for name in asked.only or ARMS:
                 if asked.summary or (name, seed) in file.rows:
                     continue
                 row = play(config.model_copy(update={"seed": seed}), asked.data, name)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from experiments.models.baselines.base import Training
+from experiments.models.baselines.base import FloatArray, Training
 from runner.benchmark.bench import Bench
 from runner.config import RunConfig
 from runner.options import config_from
@@ -76,7 +76,11 @@ def test_augmentation_plays_and_reads_back_what_it_wrote() -> None:
     assert own.keys() == PARTS.keys()
     assert all(0 <= value <= 1 for part in own.values() for value in part.values())
     assert row.energy["uniform"] > row.energy["gaussian"]
-    assert len(augmentation.table([row])) == 2 + len(augmentation.DETECTORS) * len(augmentation.TRAININGS)
+    trainings = len(augmentation.TRAININGS)
+    assert len(augmentation.table([row], list(augmentation.DETECTORS))) == 2 + len(augmentation.DETECTORS) * trainings
+    assert len(augmentation.table([row], [None])) == 2 + trainings
+    assert len(augmentation.rivals([row])) == 2 + 4
+    assert len(augmentation.energies([row])) == 3
     with pytest.raises(ValueError, match="not a row"):
         augmentation.read({**asdict(row), "figures": {}})
 
@@ -90,7 +94,7 @@ class _Seen:
     def fit(self, data: Training) -> None:
         self.shown.append(data)
 
-    def scores(self, x: np.ndarray) -> np.ndarray:
+    def scores(self, x: FloatArray) -> FloatArray:
         return x[:, 0]
 
 
