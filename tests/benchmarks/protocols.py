@@ -161,11 +161,13 @@ def by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Figures]]:
 
 
 def table(found: Mapping[str, Mapping[int, Figures]]) -> list[str]:
-    """Markdown: mean and 95 % interval over seeds."""
-    out = header("played")
+    """Markdown: mean and 95 % interval over the seeds that are there."""
+    out = header("played", "seeds")
     for name, figures in found.items():
         parts = [part for part in PARTS if part in next(iter(figures.values()))]
-        out.append(line(name, *(absolute(figures, part, figure) for part in parts for figure in FIGURES)))
+        out.append(
+            line(name, str(len(figures)), *(absolute(figures, part, figure) for part in parts for figure in FIGURES))
+        )
     return out
 
 
