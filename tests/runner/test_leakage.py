@@ -245,3 +245,39 @@ def test_whoever_chooses_hyperparameters_does_not_open_the_test_file(
     baseline_tuning.main()
     assert opened == ["KDDTrain+_20Percent.txt"]
     assert "pca" in capsys.readouterr().out
+
+
+def test_the_model_is_chosen_on_records_of_no_reported_holdout(
+    monkeypatch: pytest.MonkeyPatch, data_dir: Path, tmp_path: Path
+) -> None:
+    """By file and line, and by the files that are opened: whatever a candidate is run on is of the pool."""
+    from tests.benchmarks import tune_detection
+
+    opened: list[str] = []
+    shown: list[Places] = []
+    real = fetch.read_bytes
+
+    def read(path: Path) -> bytes:
+        opened.append(path.name)
+        return real(path)
+
+    def run(records: Records, settings: Any, seed: int) -> dict[str, Any]:
+        shown.append(places(records))
+        return {"seconds": 0.0, "energy": 0.0, "variants": {}}
+
+    monkeypatch.setattr(fetch, "read_bytes", read)
+    monkeypatch.setattr(tune_detection, "run", run)
+    monkeypatch.setattr(tune_detection, "summarise", lambda rows: None)
+    out = str(tmp_path / "rows.jsonl")
+    monkeypatch.setattr("sys.argv", ["tune", "--data", str(data_dir), "--out", out, "--only", "waves", "near"])
+    tune_detection.main()
+    assert opened == ["KDDTrain+_20Percent.txt"]
+    assert len(shown) == 6
+    pool = shown[0]
+    assert pool
+    assert all(other == pool for other in shown)
+    for seed in tune_detection.REPORTED:
+        study = load(seed=seed)
+        assert not pool & places(study.holdout)
+        assert not pool & places(study.test)
+        assert pool <= places(study.dataset.train)
