@@ -124,9 +124,9 @@ def markdown(asked: Asked, table: Table) -> str:
     """The same as Markdown."""
     return "\n".join(
         [
-            *as_markdown(FIGURES, _figures(table)),
+            *as_markdown(FIGURES, _figures(table), words_last=False),
             "",
-            *as_markdown(PAIRED, _pairs(table)),
+            *as_markdown(PAIRED, _pairs(table), words_last=False),
             "",
             sentence(table),
             "",

@@ -238,7 +238,7 @@ def markdown(asked: Asked, table: Table) -> str:
     """The same as Markdown."""
     lines: list[str] = []
     for title, heads, rows in _shown(table):
-        lines += [f"**{title}**", "", *as_markdown(heads, rows), ""]
+        lines += [f"**{title}**", "", *as_markdown(heads, rows, words_last=False), ""]
     lines += [f"- {line}" for line in [*sentences(table), *given_away(table)]]
     return "\n".join([*lines, "", about(asked, table), "", LEGEND])
 

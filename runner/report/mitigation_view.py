@@ -162,7 +162,7 @@ def markdown(rows: Sequence[Row], setup: Setup) -> str:
     return "\n".join(out)
 
 
-def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of a Markdown table; all but the first and the last column are set to the right."""
-    rule = ["---", *["--:"] * (len(columns) - 2), "---"]
+def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, words_last: bool = True) -> list[str]:
+    """Lines of a Markdown table; all but the first column are set to the right, but for the last where it has words."""
+    rule = ["---", *["--:"] * (len(columns) - 2), "---" if words_last else "--:"]
     return [f"| {' | '.join(map(str, line))} |" for line in (columns, rule, *rows)]
