@@ -6,8 +6,9 @@ fixed bins, and the counts are added up under pairwise masks, as for the feature
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,10 @@ class Judge:
         test, test_attack = features(study.test)
         return cls(feature_map.apply(study.holdout), study.holdout.is_attack, test, test_attack, study.seen)
 
+    def set_aside(self) -> Judge:
+        """The same, its features in a file that nobody else sees: in memory once they are looked at, and not before."""
+        return replace(self, holdout=_in_file(self.holdout), test=None if self.test is None else _in_file(self.test))
+
     def score(self, scorer: Scorer, calibration: Calibration) -> dict[str, Metrics | None]:
         """Metrics by part: holdout, test, and test without the vectors that also stand in the training file."""
         threshold = scorer.threshold(calibration)
@@ -87,3 +92,13 @@ class Judge:
             out["test"] = evaluate(scores, self.test_attack, threshold)
             out["test_without_seen"] = evaluate(scores[fresh], self.test_attack[fresh], threshold)
         return out
+
+
+def _in_file(array: FloatArray) -> FloatArray:
+    if not array.size:
+        return array
+    with tempfile.TemporaryFile() as file:
+        array.tofile(file)
+        file.flush()
+        # The mapping outlives the file's name and its handle.
+        return np.memmap(file, dtype=array.dtype, mode="r", shape=array.shape)

@@ -25,7 +25,7 @@ from runner.update import Blocks, Input, Update, UpdateError, blocks_digest
 
 AGAIN = 2
 """So many settled rounds are read again."""
-KEPT_MODELS = 256
+KEPT_MODELS = 24
 """So many models stay in memory."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import linecache
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -91,9 +92,9 @@ def get_ready(config: RunConfig, data: Path | None, node: int, reporter: Reporte
     return made
 
 
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
-_LARGE = 1 << 18
+_LARGE = 1 << 16
 
 
 def keep_little() -> None:
@@ -105,14 +106,21 @@ def keep_little() -> None:
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
         mallopt(_MMAP_THRESHOLD, _LARGE)
+        mallopt(_TRIM_THRESHOLD, _LARGE)
 
 
 def return_memory() -> None:
     """Give the operating system what is free: glibc keeps freed pages for later, and a peer runs for hours."""
+    linecache.clearcache()
     gc.collect()
-    trim = _of_glibc("malloc_trim")
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """The same without looking for what is free: a few milliseconds."""
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:

@@ -21,6 +21,7 @@ from contracts.rounds import FederatedRounds
 from runner.contribution import Contributor, Member, Work, in_time
 from runner.keys import grade_salt
 from runner.newest import NewestModels
+from runner.peers.apart import trim
 from runner.peers.watch import Elsewhere, Stopped, Watch
 from runner.progress import Reporter
 from runner.store import RunStore
@@ -100,6 +101,7 @@ class Trainer(Windows):
             start = self.watch.ask(lambda v=view, i=inputs: self.models.restart(v, self.me, i)[0])  # type: ignore[misc]
             self.reporter.begin(self.contributor.steps(self.member, 0))
             kept, measured = self.contributor.make(self.member, self._work(number, view, inputs), start)
+            trim()
             self._submit(kept["cid"], measured)
 
     def _begun(self, number: int) -> tuple[int, tuple[Input, ...]]:
@@ -197,6 +199,7 @@ class Validator(Windows):
             starts = self.models.starts(number)
             among = self.contract.active(number)
             given = self.member.peer.review_new(starts, published, among)
+        trim()
         return {j: g.value for j, g in sorted(given.items())}
 
     def _grade(self, number: int, made: dict[int, int]) -> None:

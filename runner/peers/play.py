@@ -133,7 +133,7 @@ class PeerPlay:
             feature_map, map_cid = agreement.settle(member, share, sums)
         member.peer.use_map(feature_map, map_cid)
         publishing = self._publishing(member, map_cid)
-        judge = Judge.of(study, feature_map)
+        judge = Judge.of(study, feature_map).set_aside()
         # From here on features are worked with; the records, and with them most of the memory, can go.
         member.peer.share = NodeShare(*(_none(r) for r in (share.train, share.validation, share.attacks)))
         dataset = study.dataset
