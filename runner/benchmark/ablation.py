@@ -68,6 +68,8 @@ def asked(config: RunConfig, seeds: int, records: int | None) -> Asked:
             "the generator.",
             "Leave them out.",
         )
+    if config.model.dp is not None:
+        raise UsageError("model.dp: its noise has no seed, and would differ from arm to arm.", "Leave it out.")
     return Asked(config, tuple(config.seed + k for k in range(seeds)), records)
 
 

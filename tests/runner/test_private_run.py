@@ -67,7 +67,7 @@ def test_files_that_ask_for_it_where_it_is_nothing_are_bad_usage(tmp_path: Path,
     file.write_text("[model]\ndp = 3\nenergy_weight = 50\n")
     assert "looks at the records that dp protects" in call("experiment", "nsl-kdd", "--config", str(file)).stderr
     file.write_text("[model]\ndp = 3\n")
-    for options in (["benchmark", "nsl-kdd"], ["experiment", "nsl-kdd", "--model", "pca"]):
+    for options in (["benchmark", "nsl-kdd"], ["ablate", "nsl-kdd"], ["experiment", "nsl-kdd", "--model", "pca"]):
         done = call(*options, "--config", str(file))
         assert done.exit_code == 2, done.output
         assert "model.dp" in done.stderr
