@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,18 +214,23 @@ class Contributor:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Train, and unless the chain has the model (`cid`), measure it.
 
-        Both in one opening of the engine, so that a device is asked for one session a node and round; it is closed
-        before anything waits for others, and then it is known what the session was charged.
+        On a device both in one opening of the engine, so that it is asked for one session a node and round; it is
+        closed before anything waits for others, and then it is known what the session was charged.
 
         Returns:
             What is kept of the training (`_train`), and of the measuring: metrics, and the resources of both.
         """
         key, meter = f"measured/{work.kept_as}", member.meter
         measured: dict[str, Any] | None = self.memory.get(key)
-        with member.peer.model.executor:
+        engine = member.peer.model.executor
+        with ExitStack() as opened:
+            opened.enter_context(engine)
             kept = self._train(member, work, start, cid)
             if measured is not None or cid is not None:
                 return kept, measured or {}
+            if engine.name == "twin":  # no session that costs anything: what training took of memory can go
+                opened.close()
+                opened.enter_context(engine)
             meter.reset()
             begin = time.perf_counter()
             with self.memory.phase("validation"), self._labelled("measure", member, work):

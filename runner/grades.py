@@ -43,6 +43,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runner.settings import GradeSettings
+from runner.shelf import Shelf
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -87,23 +88,36 @@ class _Submission:
     Attributes:
         view: The last settled round when training began; 0 throughout where all train in lockstep.
         count: Which of its node's submissions it is, from 1.
-        unit: The movement of D, as a unit vector.
-        moved: Running sum of those up to this one; the same of G follows.
+        vectors: The model's D and G; the movement of D as a unit vector; the running sums of those, of D and of G, up
+            to this one. On the disk: of ten nodes there are a hundred, and each is looked at once a round.
         change: Distance from the node's model before; None of a first one.
         alone: Whether it was trained from that model, and nobody else's.
     """
 
     view: int
     count: int
-    model: Flat
-    unit: FloatArray
-    moved: FloatArray
-    moved_g: FloatArray
+    vectors: Sequence[FloatArray]
     size: float
     size_g: float
     loss: float
     change: float | None
     alone: bool
+
+    @property
+    def model(self) -> Flat:
+        return Flat(self.vectors[0], self.vectors[1])
+
+    @property
+    def unit(self) -> FloatArray:
+        return self.vectors[2]
+
+    @property
+    def moved(self) -> FloatArray:
+        return self.vectors[3]
+
+    @property
+    def moved_g(self) -> FloatArray:
+        return self.vectors[4]
 
 
 @dataclass
@@ -117,8 +131,10 @@ class Grader:
 
     me: int
     settings: GradeSettings = field(default_factory=GradeSettings)
-    _moved: dict[int, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+    _newest: dict[int, _Submission] = field(default_factory=dict)
+    """Of every node, active or not."""
     _known: dict[int, list[_Submission]] = field(default_factory=dict)
+    _shelf: Shelf = field(default_factory=Shelf)
 
     def review(self, start: Flat, models: Mapping[int, Flat], losses: Mapping[int, float]) -> dict[int, Grade]:
         """Grade all peers of a round and remember their movements.
@@ -128,7 +144,7 @@ class Grader:
             models: Node -> published model of the round, this node's included; who is absent is missing.
             losses: Node -> mean softplus(-D(x)) of its model on this node's validation records.
         """
-        before = {k: [model] for k, model in self._last.items()}  # for copies
+        before = {k: known[-1:] for k, known in self._known.items()}  # for copies
         self._feed(dict.fromkeys(models, (0, start)), models, losses)
         # All train in every round: a model of another round is no measure of this one.
         self._known = {k: self._known[k][-1:] for k in models}
@@ -154,7 +170,7 @@ class Grader:
             among: The nodes whose submissions are the measure: those that are active.
         """
         self._known = {k: known for k, known in self._known.items() if k in among}
-        before = {k: [one.model for one in known] for k, known in self._known.items()}
+        before = {k: list(known) for k, known in self._known.items()}
         self._feed(starts, models, losses)
         return self._grades(models, lambda j: self._fault_new(j, before)) if self.has_moved else {}
 
@@ -162,10 +178,6 @@ class Grader:
     def has_moved(self) -> bool:
         """Whether the node has a movement of its own to hold the others' against."""
         return self.me in self._known
-
-    @property
-    def _last(self) -> dict[int, Flat]:
-        return {k: known[-1].model for k, known in self._known.items()}
 
     def _feed(
         self, starts: Mapping[int, tuple[int, Flat]], models: Mapping[int, Flat], losses: Mapping[int, float]
@@ -175,15 +187,17 @@ class Grader:
             (view, start), model, known = starts[k], models[k], self._known.setdefault(k, [])
             step, step_g = model.discriminator - start.discriminator, model.generator - start.generator
             unit, unit_g = _unit(step), _unit(step_g)
-            before, before_g = self._moved.get(k, (np.zeros_like(unit), np.zeros_like(unit_g)))
-            keep = self.settings.memory
-            moved, moved_g = self._moved[k] = keep * before + unit, keep * before_g + unit_g
+            moved, moved_g, keep = unit, unit_g, self.settings.memory
+            if k in self._newest:
+                moved, moved_g = keep * self._newest[k].moved + unit, keep * self._newest[k].moved_g + unit_g
             last = known[-1] if known else None
             change = None if last is None else _distance(model, last.model)
             alone = last is not None and _distance(start, last.model) == 0
             count = 1 if last is None else last.count + 1
             size, size_g = float(np.linalg.norm(step)), float(np.linalg.norm(step_g))
-            known.append(_Submission(view, count, model, unit, moved, moved_g, size, size_g, losses[k], change, alone))
+            vectors = self._shelf.put([model.discriminator, model.generator, unit, moved, moved_g])
+            self._newest[k] = _Submission(view, count, vectors, size, size_g, losses[k], change, alone)
+            known.append(self._newest[k])
             del known[:-KEPT]
 
     def _measure(self, j: int) -> dict[int, _Submission]:
@@ -199,12 +213,12 @@ class Grader:
 
         return {k: mine if k == j else min(known, key=apart) for k, known in sorted(self._known.items())}
 
-    def _fault(self, j: int, before: Mapping[int, Sequence[Flat]], stale: float) -> str:
+    def _fault(self, j: int, before: Mapping[int, Sequence[_Submission]], stale: float) -> str:
         """What is impossible for an honest model, in words; empty if nothing.
 
         Args:
             j: Whose newest submission it is.
-            before: Node -> its models before; being near to another node's is a copy.
+            before: Node -> its submissions before; being near to another node's is a copy.
             stale: A change since its own last model that is less is none.
         """
         s, measure = self.settings, self._measure(j)
@@ -216,12 +230,12 @@ class Grader:
             return f"generator moved {rho_g:.2f} times the median"
         if mine.change is not None and mine.change < stale:
             return "hardly differs from its last model"
-        others = [model for k, known in before.items() if k != j for model in known]
-        if any(_distance(mine.model, model) < s.copy_distance * median for model in others):
+        others, model = (one for k, known in before.items() if k != j for one in known), mine.model
+        if any(_distance(model, one.model) < s.copy_distance * median for one in others):
             return "copies another node's last model"
         return ""
 
-    def _fault_new(self, j: int, before: Mapping[int, Sequence[Flat]]) -> str:
+    def _fault_new(self, j: int, before: Mapping[int, Sequence[_Submission]]) -> str:
         """The same where nobody waits: a copy of any model before, its own too, and a model far from all others.
 
         Who is fast among slow ones begins where it began before, and comes near its own last model by honest work: the
@@ -230,10 +244,11 @@ class Grader:
         """
         s, measure = self.settings, self._measure(j)
         mine, median = measure[j], _median(one.size for one in measure.values())
-        if any(_distance(mine.model, model) < s.copy_distance * median for model in before.get(j, ())):
+        model = mine.model
+        if any(_distance(model, one.model) < s.copy_distance * median for one in before.get(j, ())):
             return "is one of its own models before"
         if mine.alone:
-            apart = sorted(_distance(mine.model, one.model) for k, one in measure.items() if k != j)
+            apart = sorted(_distance(model, one.model) for k, one in measure.items() if k != j)
             # The lower median: half of the others may be hostile where they are fewer than half of all.
             away = _ratio(apart[(len(apart) - 1) // 2], median) if apart else 0.0
             if away > s.discriminator_range[1]:

@@ -31,6 +31,8 @@ COMMON = -1
 """Node index of models that belong to nobody: the common start, and aggregates."""
 KEPT_ROUNDS = 4
 """So many rounds' models stay in memory."""
+KEPT_JOINS = 12
+"""So many aggregates do."""
 
 
 def common_model(config: RunConfig, map_cid: str, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
@@ -214,8 +216,8 @@ class Publishing:
     ) -> tuple[Blocks, str]:
         """Models as one, and its digest; most nodes join the same, so that it is computed once."""
         if inputs not in self._joined:
-            if len(self._joined) >= 64:
-                self._joined.clear()
+            while len(self._joined) >= KEPT_JOINS:
+                del self._joined[next(iter(self._joined))]
             blocks = {j: u.blocks for j in weights if (u := models[j].update) is not None}
             made = next(iter(blocks.values())) if len(blocks) == 1 else joined(self.config.federation, blocks, weights)
             self._joined[inputs] = made, blocks_digest(made)

@@ -106,7 +106,7 @@ def test_who_has_submitted_nothing_grades_nobody_and_remembers_what_it_saw() -> 
 def test_an_honest_node_that_goes_on_from_its_own_model_is_graded_well() -> None:
     world = World(4)
     world.window(dict.fromkeys(range(7), 0))
-    own = world.grader._last[5]
+    own = world.grader._known[5][-1].model
     step = world.model(1, 1.0)
     moved = Flat(
         own.discriminator + step.discriminator - world.start(1)[1].discriminator,
@@ -122,7 +122,7 @@ def test_attacks_are_found_in_windows_with_few_models(attack: str) -> None:
     chance = world.rng.normal(size=(2, SIZE + SIZE_G)) / np.sqrt(SIZE)
     begins = flat(chance[0]) if attack == "noise" else world.model(0)
     world.window(dict.fromkeys(range(7), 0), j7=(world.start(0), begins))
-    first, copied = world.grader._last[7], world.grader._last[2]
+    first, copied = world.grader._known[7][-1].model, world.grader._known[2][-1].model
     far = flat(world.place[1] + 10 * world.along[1])
     if attack == "leap":
         world.window({}, j7=(world.start(1), far))
@@ -154,7 +154,7 @@ def test_the_same_fast_start_twice_is_no_stale_model_and_the_same_model_is() -> 
     world.window(dict.fromkeys(range(7), 4))
     # Trained twice from one start the models are near each other: nearer than others' changes, farther than a copy.
     assert world.window({3: 4})[3].value > 60
-    again = world.grader._last[3]
+    again = world.grader._known[3][-1].model
     assert world.window({}, j3=(world.start(5), again))[3] == Grade(0, True, "is one of its own models before")
 
 
