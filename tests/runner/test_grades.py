@@ -81,7 +81,7 @@ def test_three_of_ten_who_agree_among_themselves_do_not_move_what_is_usual(seed:
             models[j] = flat(world.start.discriminator + foreign + 0.01 * world.rng.normal(size=SIZE))
             models[j] = flat(models[j].discriminator, models[1].generator)
         grades = world.grade(models)
-        assert all(grades[j].value < 30 for j in (7, 8, 9))
+        assert all(grades[j].value < 50 for j in (7, 8, 9))
         assert all(grades[j].value > 60 for j in range(1, 7))
 
 
