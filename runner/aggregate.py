@@ -37,7 +37,7 @@ def aggregate(models: Sequence[Blocks], weights: Sequence[int]) -> Blocks:
     if not models or len(models) != len(weights) or total <= 0 or min(weights) < 0 or total > MAX_WEIGHT_SUM:
         raise UpdateError(f"cannot aggregate {len(models)} models with weights {list(weights)[:8]}.")
     _check_shapes(models)
-    out: Blocks = {}
+    out: dict[str, IntArray] = {}
     for name, block in models[0].items():
         weighted = np.zeros(block.shape, dtype=np.int64)
         for model, weight in zip(models, weights, strict=True):

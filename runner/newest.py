@@ -25,8 +25,8 @@ from runner.update import Blocks, Input, Update, UpdateError, blocks_digest
 
 AGAIN = 2
 """So many settled rounds are read again."""
-KEPT_MODELS = 24
-"""So many models stay in memory."""
+KEPT_MODELS = 256
+"""So many models are kept as they were read; what is large of them lies on the disk."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class NewestModels(Publishing):
         return found
 
     def _parse(self, cid: str) -> Update:
-        """A model that is in the store; those read last stay in memory."""
+        """A model that is in the store; those read last are kept."""
         if cid not in self._read:
             if len(self._read) >= KEPT_MODELS:
                 del self._read[next(iter(self._read))]

@@ -15,7 +15,7 @@ A model that fails counts as absent: nobody joins it, everybody grades it 0, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contracts.errors import ContentError, LedgerError
 from contracts.records import NodeRecord, Submission
@@ -25,14 +25,15 @@ from contracts.signatures import ModelStatement, check
 from contracts.store import ContentStore
 from runner.config import RunConfig
 from runner.node import Published, joined
+from runner.shelf import Shelf
 from runner.update import MAX_BYTES, Blocks, Input, Update, UpdateError, blocks_digest, parse_update
 
 COMMON = -1
 """Node index of models that belong to nobody: the common start, and aggregates."""
 KEPT_ROUNDS = 4
-"""So many rounds' models stay in memory."""
-KEPT_JOINS = 12
-"""So many aggregates do."""
+"""So many rounds' models are kept as they were read; what is large of them lies on the disk."""
+KEPT_JOINS = 64
+"""So many aggregates are."""
 
 
 def common_model(config: RunConfig, map_cid: str, round_: int, blocks: Blocks, inputs: tuple[Input, ...]) -> bytes:
@@ -77,6 +78,7 @@ class Publishing:
     _rounds: dict[int, dict[int, Published]] = field(default_factory=dict)
     _joined: dict[tuple[Input, ...], tuple[Blocks, str]] = field(default_factory=dict)
     _nodes: dict[int, NodeRecord] = field(default_factory=dict)
+    _shelf: Shelf = field(default_factory=Shelf)
 
     def statement(self, round_: int, node: int, cid: str) -> ModelStatement:
         """What a node signs when it publishes a model."""
@@ -173,7 +175,8 @@ class Publishing:
 
     def _parse(self, cid: str) -> Update:
         data = self._get(cid, MAX_BYTES, "model file")
-        return parse_update(data, self.shapes, norm_bound=self.config.grades.norm_bound)
+        update = parse_update(data, self.shapes, norm_bound=self.config.grades.norm_bound)
+        return replace(update, blocks=self._shelf.put_named(update.blocks))
 
     def _fetch(self, submission: Submission) -> Published:
         """Fetch a submitted model and check it; what fails any check is named, and the model left out."""
@@ -220,7 +223,7 @@ class Publishing:
                 del self._joined[next(iter(self._joined))]
             blocks = {j: u.blocks for j in weights if (u := models[j].update) is not None}
             made = next(iter(blocks.values())) if len(blocks) == 1 else joined(self.config.federation, blocks, weights)
-            self._joined[inputs] = made, blocks_digest(made)
+            self._joined[inputs] = self._shelf.put_named(made), blocks_digest(made)
         return self._joined[inputs]
 
     def _check_author(self, submission: Submission) -> None:

@@ -32,7 +32,8 @@ MAX_BYTES = 16 << 20
 MAX_INPUTS = 256
 
 IntArray = npt.NDArray[np.int64]
-Blocks = dict[str, IntArray]
+Blocks = Mapping[str, IntArray]
+"""Named arrays in fixed point."""
 _CID = re.compile(r"[a-zA-Z0-9]{10,120}")
 _NAME = re.compile(r"[a-z0-9_.]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -114,7 +115,7 @@ def quantise(parameters: Mapping[str, npt.NDArray[np.floating]]) -> Blocks:
     Raises:
         UpdateError: a parameter is not finite or beyond 65,536: training diverged.
     """
-    out: Blocks = {}
+    out: dict[str, IntArray] = {}
     for name in sorted(parameters):
         scaled = np.rint(np.asarray(parameters[name], dtype=np.float64) * float(1 << SCALE_BITS))
         if not np.isfinite(scaled).all() or (np.abs(scaled) > LIMIT).any():
@@ -186,7 +187,7 @@ def parse_update(
         _need(not aged or (_is_int(entry["age"]) and 0 <= entry["age"] <= 1_000_000), "an input's age")
         inputs.append(Input(entry["cid"], entry["weight"], entry["age"] if aged else 0))
     _need(isinstance(body["blocks"], dict) and 0 < len(body["blocks"]) <= 256, "its blocks")
-    blocks: Blocks = {}
+    blocks: dict[str, IntArray] = {}
     for name, block in body["blocks"].items():
         _need(bool(_NAME.fullmatch(name)), "a block's name")
         _need(isinstance(block, dict) and set(block) == {"shape", "values"}, f"block {name}: keys")

@@ -29,11 +29,24 @@ def test_what_is_put_away_is_read_again(steps: list[tuple[int, int]]) -> None:
             kept.pop(seed % len(kept))
             continue
         rng = np.random.default_rng(seed)
-        vectors = [rng.normal(size=LARGE * what + 1), np.array([]), np.array([np.nan, -0.0, np.inf, 5e-324])]
+        vectors = [
+            rng.normal(size=(LARGE * what + 1, 1)),
+            np.array([]),
+            np.array([np.nan, -0.0, np.inf, 5e-324]),
+            rng.integers(-(2**62), 2**62, (2, 3)),
+        ]
         kept.append((made.put(vectors), vectors))
     for got, wanted in kept:
-        assert len(got) == 3
-        assert [g.tobytes() for g in got] == [w.tobytes() for w in wanted]
+        assert len(got) == 4
+        assert [(g.dtype, g.shape, g.tobytes()) for g in got] == [(w.dtype, w.shape, w.tobytes()) for w in wanted]
+
+
+def test_by_name() -> None:
+    blocks = {"b": np.arange(LARGE + 1), "a": np.arange(6).reshape(2, 3)}
+    got = Shelf().put_named(blocks)
+    assert list(got) == ["b", "a"]
+    assert "c" not in got
+    assert all(np.array_equal(got[name], block) and got[name].shape == block.shape for name, block in blocks.items())
 
 
 def test_a_place_that_nobody_holds_is_taken_again() -> None:
