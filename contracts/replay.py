@@ -18,6 +18,7 @@ from eth.vm.forks.prague.blocks import PragueBlockHeader
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException  # type: ignore[import-untyped]
+from trie.hexary import HexaryTrie
 
 from contracts import trie
 from contracts.blocks import Account, Log
@@ -27,6 +28,8 @@ _GAS_LIMIT = 1 << 50
 _WEALTH = 1 << 240
 """Wei that a sender is given: whether it could pay was for the chain to say."""
 _NOBODY = bytes(20)
+_FEW = 256
+"""Nodes of the state that are not worth looking through."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,11 @@ class Replay:
 
     def __init__(self, chain_id: int) -> None:
         self._context = ChainContext(chain_id)
-        self._db = AtomicDB(MemoryDB())
+        self._nodes = MemoryDB()
+        self._db = AtomicDB(self._nodes)
         self._root = BLANK_ROOT_HASH
         self._touched: dict[bytes, set[int]] = {}
+        self._most = _FEW
 
     def _state(self, block: int, time: int) -> Any:
         header = PragueBlockHeader(
@@ -115,6 +120,25 @@ class Replay:
         """Every storage slot of an account that was ever read or written, and what is in it."""
         state = self._state(0, 0)
         return {slot: int(state.get_storage(address, slot)) for slot in sorted(self._touched.get(address, ()))}
+
+    def forget(self) -> None:
+        """Let go of what only earlier states had: of the tries' nodes py-evm keeps every one there ever was."""
+        # Memoised by trie and node, so that it holds the tries, and all around them, of thousands of transactions.
+        memoised: Any = getattr(HexaryTrie, "_cached_create_node_to_db_mapping", None)
+        if hasattr(memoised, "cache_clear"):
+            memoised.cache_clear()
+        if len(self._nodes.kv_store) <= self._most:
+            return
+        reached: set[bytes] = set()
+        codes: set[bytes] = set()
+        for _, raw in trie.walk(self._root, self._node, reached):
+            account = Account.read(raw)
+            codes.add(account.code_hash)
+            for _ in trie.walk(account.storage_root, self._node, reached):
+                pass
+        self._nodes = MemoryDB({key: self._db[key] for key in reached | codes if key in self._db})
+        self._db = AtomicDB(self._nodes)
+        self._most = max(_FEW, 2 * len(self._nodes.kv_store))
 
     def _node(self, key: bytes) -> bytes:
         try:

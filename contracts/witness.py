@@ -177,6 +177,7 @@ class Witness:
         now = list(self._missing(known))
         if not self._unchecked:
             now += [*self._logs(head), *self._state(head)]
+        self._replay.forget()
         if self._node.block_hash(head) != head_hash:
             raise LedgerError(f"the chain changed while block {head} was compared.", "Ask again.")
         return Inspection(

@@ -41,10 +41,15 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path, game
 
 
-def test_it_comes_to_the_state_and_the_logs_of_the_chain(played: tuple[Path, Play]) -> None:
+@pytest.mark.parametrize("forgets", [False, True])
+def test_it_comes_to_the_state_and_the_logs_of_the_chain(
+    played: tuple[Path, Play], monkeypatch: pytest.MonkeyPatch, *, forgets: bool
+) -> None:
+    """Also where it lets go, after every block, of all that only earlier states had."""
     path, game = played
     contract = to_canonical_address(game.contract.address)
-    replay = Replay(1337)
+    monkeypatch.setattr("contracts.replay._FEW", 0)
+    replay, most = Replay(1337), 0
     with BlockFile(path) as file:
         for number in range(1, file.head().number + 1):
             header = file.header(number)
@@ -54,11 +59,18 @@ def test_it_comes_to_the_state_and_the_logs_of_the_chain(played: tuple[Path, Pla
             raw = trie.find(header.state_root, keccak(contract), file.node)
             assert raw is not None
             assert replay.storage_root(contract) == StateAccount.read(raw).storage_root
+            if forgets:
+                replay._most = 0
+                replay.forget()
+            most = max(most, len(replay._nodes.kv_store))
         assert replay.code(contract) == file.code(file.head(), contract)
     assert same_code(replay.code(contract))
     assert any(replay.storage(contract).values())
     phase = replay.view(contract, keccak(text="phase()")[:4], 99, 2_000_000_000)
     assert int.from_bytes(phase, "big") == 5
+    replay.forget()
+    reached = len(replay._nodes.kv_store)
+    assert most <= 2 * reached if forgets else most > 2 * reached
 
 
 def test_what_no_chain_can_have_mined_is_told(played: tuple[Path, Play]) -> None:
