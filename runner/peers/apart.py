@@ -94,7 +94,8 @@ def get_ready(config: RunConfig, data: Path | None, node: int, reporter: Reporte
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
-_LARGE = 1 << 16
+_LARGE = 1 << 18
+"""Bytes: above a model's vectors, of which a grader makes thousands; each would be mapped anew."""
 
 
 def keep_little() -> None:
