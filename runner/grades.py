@@ -36,6 +36,7 @@ Derived and measured in docs/decisions/0005-grades-that-separate.md and 0009-pee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -194,7 +195,7 @@ class Grader:
             change = None if last is None else _distance(model, last.model)
             alone = last is not None and _distance(start, last.model) == 0
             count = 1 if last is None else last.count + 1
-            size, size_g = float(np.linalg.norm(step)), float(np.linalg.norm(step_g))
+            size, size_g = _norm(step), _norm(step_g)
             vectors = self._shelf.put([model.discriminator, model.generator, unit, moved, moved_g])
             self._newest[k] = _Submission(view, count, vectors, size, size_g, losses[k], change, alone)
             known.append(self._newest[k])
@@ -298,8 +299,13 @@ class Grader:
         return {k: float(value) for k, value in zip(nodes, mine, strict=True)}
 
 
+def _norm(vector: FloatArray) -> float:
+    """L2 norm, not by BLAS: that splits the sum over threads, which rounds as there are cores and waits for them."""
+    return math.sqrt(float(np.square(vector).sum()))
+
+
 def _unit(vector: FloatArray) -> FloatArray:
-    size = float(np.linalg.norm(vector))
+    size = _norm(vector)
     return vector / size if size > 0 else np.zeros_like(vector)
 
 
@@ -309,7 +315,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 def _distance(a: Flat, b: Flat) -> float:
-    return float(np.linalg.norm(a.discriminator - b.discriminator))
+    return _norm(a.discriminator - b.discriminator)
 
 
 def _ratio(value: float, median: float) -> float:
