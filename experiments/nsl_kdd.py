@@ -27,10 +27,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "model": {
             "discriminators": 8,
             "waves": 256,
-            "negatives_near": 1.0,
-            "detector_steps": 3000,
-            "score": {"discriminator": 1.0},
-            "threshold_quantile": 0.95,
+            "detector_steps": 1500,
+            "score": {"discriminator": 1.0, "distance": 0.5, "residual": 0.5},
         }
     },
     "fast": {"rounds": 3, "model": {"qubits": 4, "steps_per_epoch": 30, "discriminators": 2, "detector_steps": 200}},

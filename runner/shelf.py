@@ -17,10 +17,14 @@ SMALL = 2**15
 
 
 class Shelf:
-    """A file without a name, which goes with the last who holds any of it."""
+    """A file without a name, which goes with the last who holds any of it. A forked process begins one of its own."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._file: IO[bytes] | None = None
+        self._process = os.getpid()
         self._end = 0
         self._free: dict[int, list[int]] = {}
         """Offsets of places that nobody holds any more, by their bytes."""
@@ -33,6 +37,8 @@ class Shelf:
         size = sum(array.nbytes for array in arrays)
         if size <= SMALL:
             return tuple(arrays)
+        if self._process != os.getpid():
+            self._begin()
         free = self._free.setdefault(size, [])
         if not free:
             free.append(self._end)

@@ -2,7 +2,7 @@
 
 Losses as in experiments/models/qgan.py. With `waves` they see a record through that many random cosines,
 
-    phi_k(x) = sqrt(2) cos(w_k . x + b_k),    w_k ~ N(0, WIDTH^2), b_k ~ U[0, 2 pi],
+    phi_k(x) = sqrt(2) cos(w_k . x + b_k),    w_k ~ N(0, s_k^2), log s_k ~ U[log WIDTHS], b_k ~ U[0, 2 pi],
 
 each has its own, the same for all peers. Products of phi approximate a Gaussian kernel (Rahimi and Recht, NIPS
 2007), so that what is learned about a record holds for its neighbourhood, and for that alone. With `negatives_near`
@@ -27,8 +27,8 @@ from experiments.settings import ModelSettings
 
 Weights = Mapping[str, torch.Tensor]
 
-WIDTH = 0.6**0.5
-"""Standard deviation of the waves' directions: the kernel is exp(-0.3 |x - y|^2)."""
+WIDTHS: tuple[float, ...] = (0.2, 1.2)
+"""Smallest and largest standard deviation s of the waves' directions: a mean of the kernels exp(-s^2 |x - y|^2 / 2)."""
 NEAR = (0.05, 0.5)
 """Smallest and largest standard deviation of the noise around records; its logarithm is uniform."""
 SEED = 7
@@ -41,7 +41,8 @@ def make_waves(settings: ModelSettings, dtype: torch.dtype) -> tuple[torch.Tenso
         return None
     rng = np.random.default_rng(SEED)
     many = settings.discriminators
-    directions = rng.normal(0.0, WIDTH, (many, settings.features, settings.waves))
+    widths = np.exp(rng.uniform(math.log(WIDTHS[0]), math.log(WIDTHS[1]), (many, 1, settings.waves)))
+    directions = widths * rng.normal(0.0, 1.0, (many, settings.features, settings.waves))
     offsets = rng.uniform(0.0, 2 * math.pi, (many, 1, settings.waves))
     return torch.tensor(directions, dtype=dtype), torch.tensor(offsets, dtype=dtype)
 

@@ -16,11 +16,18 @@ the median candidate there.
     python -m tests.benchmarks.tune_detection --out docs/decisions/0010-tuning.jsonl [--only NAME ...] [--seeds 3]
 
 A line a candidate and seed; what the file has already is not run again. Without --only all candidates are run.
+
+Benign traffic moves as well. So, with `--shift` (another file): all is done again without the benign records of some
+services, in training and in calibration, and they are scored too. Scores are then compared without a threshold, by the
+mean of the AUROC as it is and with those records among the benign; the threshold is that of the best J. The largest
+service stays; the others are dealt to folds by their number of records, of which two are left out in turn. With S the
+rate at which their records pass, K is J with (passed + S) / 2 in place of the rate at which benign records pass.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +45,7 @@ from experiments.features.agreement import agree, node
 from experiments.features.histogram import edge_above
 from experiments.features.secure_sum import plain_sum
 from experiments.metrics import evaluate
+from experiments.models import discriminators
 from experiments.models.outputs import energy_distance
 from experiments.models.score import Scorer
 from experiments.nsl_kdd import PRESETS
@@ -54,6 +62,8 @@ REPORTED = range(5)
 SHARE = 0.4661
 """Of attacks in the training file."""
 LEAST = 6
+SERVICE = 1
+"""Column of `Records.categorical`."""
 FOLDS = 4
 WEIGHTS: tuple[dict[str, float], ...] = (
     {"discriminator": 1.0},
@@ -117,6 +127,27 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Name -> settings that differ from the defaults, in the order in which they were thought of."""
 
+_EIGHT = {**SCREEN, "features": 20, "discriminators": 8}
+_NEAR = {**_EIGHT, "waves": 256, "negatives_near": 1.0, "detector_steps": 3000}
+_ONE, _SEVERAL = [0.6**0.5] * 2, [0.2, 1.2]
+SHIFTED: dict[str, dict[str, Any]] = {
+    "default": {**SCREEN, "features": 20},
+    "default, eight": _EIGHT,
+    "waves, near, eight, 3000": {**_NEAR, "width": _ONE},
+    "several, near, eight, 3000": {**_NEAR, "width": _SEVERAL},
+    "waves, eight": {**_EIGHT, "waves": 256, "width": _ONE},
+    "several, eight": {**_EIGHT, "waves": 256, "width": _SEVERAL},
+    "several, twelve": {**_EIGHT, "waves": 256, "width": _SEVERAL, "discriminators": 12},
+    "several, eight, 1500": {**_EIGHT, "waves": 256, "width": _SEVERAL, "detector_steps": 1500},
+    "512 several, eight": {**_EIGHT, "waves": 512, "width": _SEVERAL},
+    "more, eight": {**_EIGHT, "waves": 256, "width": [0.1, 1.2]},
+    "narrower, eight": {**_EIGHT, "waves": 256, "width": [0.2, 2.4]},
+    "24 features, several, eight": {**_EIGHT, "waves": 256, "width": _SEVERAL, "features": 24},
+}
+"""The fourth look: `width` is the range of the waves' standard deviations, their logarithm uniform."""
+LEFT = (0, 1)
+"""Folds of services that are left out, of four."""
+
 GENERATORS = ("quantum", "reservoir", "untrained", "classical:1", "classical:10", "uniform")
 ABLATION = {f"generator {kind}": {"generator": kind, "nodes": 1, "rounds": 3, "batch": 64} for kind in GENERATORS}
 ABLATION["no energy distance"] = {"energy_weight": 0.0, "nodes": 1, "rounds": 3, "batch": 64}
@@ -141,9 +172,32 @@ def pool(folder: Path | None) -> Records:
     return train.take(~out)
 
 
-def run(records: Records, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """One candidate on one split of the pool: a federation without chain, whose models are joined by the mean."""
+def services(records: Records) -> list[IntArray]:
+    """The services of benign records but the largest, dealt to four folds by their number of records."""
+    names, counts = np.unique(records.take(~records.is_attack).categorical[:, SERVICE], return_counts=True)
+    order = names[np.argsort(-counts, kind="stable")][1:]
+    return [order[k::FOLDS] for k in range(FOLDS)]
+
+
+def run(records: Records, settings: Mapping[str, Any], seed: int, left: IntArray | None = None) -> dict[str, Any]:
+    """One candidate on one split of the pool: a federation without chain, whose models are joined by the mean.
+
+    Args:
+        records: The pool.
+        settings: That differ from the defaults.
+        seed: Of the split, and of all else.
+        left: Services whose benign records are only scored.
+    """
     settings = dict(settings)
+    widths = discriminators.WIDTHS
+    discriminators.WIDTHS = tuple(settings.pop("width", widths))
+    try:
+        return _run(records, settings, seed, np.zeros(0, dtype=np.int64) if left is None else left)
+    finally:
+        discriminators.WIDTHS = widths
+
+
+def _run(records: Records, settings: dict[str, Any], seed: int, left: IntArray) -> dict[str, Any]:
     nodes, rounds = settings.pop("nodes", 3), settings.pop("rounds", 5)
     backend, dealt = settings.pop("backend", "fake_kyiv"), settings.pop("partition", "iid")
     config = build_config({"experiment": "nsl-kdd", "backend": backend, "seed": seed, "model": settings})
@@ -151,7 +205,10 @@ def run(records: Records, settings: Mapping[str, Any], seed: int) -> dict[str, A
     benign, attacks = records.take(~records.is_attack), records.take(records.is_attack)
     order = rng.permutation(len(benign))
     first, second = len(benign) * 70 // 100, len(benign) * 85 // 100
-    train, calibration, validation = (benign.take(part) for part in np.split(order, [first, second]))
+    train, calibration, validation = (
+        part.take(~np.isin(part.categorical[:, SERVICE], left))
+        for part in (benign.take(index) for index in np.split(order, [first, second]))
+    )
     parts = partition(train, nodes, dealt, rng).parts
     mapping = agree([node(train.take(part)) for part in parts], config.model.features, plain_sum)
     features = [mapping.apply(train.take(part)) for part in parts]
@@ -176,13 +233,15 @@ def run(records: Records, settings: Mapping[str, Any], seed: int) -> dict[str, A
             )
     x = mapping.apply(calibration)
     y, z = mapping.apply(validation), mapping.apply(attacks)
+    moved = mapping.apply(benign.take(np.isin(benign.categorical[:, SERVICE], left)))
     out: dict[str, Any] = {}
     for name, scorer in scorers.items():
         counts = scorer.part_counts(x)
         own, (low, high) = scorer.score_counts(x, counts), scorer.score_range(counts)
-        benign, attack = scorer.scores(y, counts), scorer.scores(z, counts)
-        for q in QUANTILES if len(scorer.names) > 1 else (0.95,):
-            out[f"{name}, {q:g}"] = _figures(benign, attack, attacks.attack, edge_above(own, low, high, q))
+        passing, attack, new = (scorer.scores(features, counts) for features in (y, z, moved))
+        for q in QUANTILES if len(scorer.names) > 1 or len(left) else (0.95,):
+            threshold = edge_above(own, low, high, q)
+            out[f"{name}, {q:g}"] = _figures(passing, attack, attacks.attack, threshold, new)
     return {"seconds": round(seconds, 1), "energy": round(_energy(y, samples), 4), "variants": out}
 
 
@@ -190,8 +249,16 @@ def _energy(x: FloatArray, y: FloatArray) -> float:
     return float(energy_distance(torch.tensor(x[:1000]), torch.tensor(y[:1000])))
 
 
-def _figures(benign: FloatArray, attack: FloatArray, types: IntArray, threshold: float) -> dict[str, Any]:
+def _figures(
+    benign: FloatArray, attack: FloatArray, types: IntArray, threshold: float, moved: FloatArray
+) -> dict[str, Any]:
+    """Figures of one variant: with benign records that moved K and not J, and the AUROC with them among the benign."""
     passed, found = float((benign <= threshold).mean()), attack > threshold
+    named = {"passed": passed}
+    if len(moved):
+        named["S"] = float((moved <= threshold).mean())
+        passed = (passed + named["S"]) / 2
+        benign = np.concatenate([benign, moved])
     recall = {
         ATTACKS[t]: round(float(found[types == t].mean()), 4) for t in np.unique(types) if (types == t).sum() >= LEAST
     }
@@ -199,7 +266,7 @@ def _figures(benign: FloatArray, attack: FloatArray, types: IntArray, threshold:
     b = (passed + float(np.mean(list(recall.values())))) / 2
     labels = np.arange(len(benign) + len(attack)) >= len(benign)
     auroc = evaluate(np.concatenate([benign, attack]), labels, threshold).auroc
-    out = {"J": (a + b) / 2, "A": a, "B": b, "auroc": auroc, "passed": passed}
+    out = {"K" if len(moved) else "J": (a + b) / 2, "A": a, "B": b, "auroc": auroc, **named}
     return {**{k: round(v, 4) for k, v in out.items()}, "recall": recall}
 
 
@@ -236,6 +303,30 @@ def summarise(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def summarise_shift(rows: list[dict[str, Any]]) -> None:
+    """A line a candidate and weights, by AUROC; each at the quantile with the best J."""
+    found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
+    for row in rows:
+        for variant, figures in row["variants"].items():
+            weights, quantile = variant.rsplit(", ", 1)
+            mine = found.setdefault((row["candidate"], weights), {}).setdefault(quantile, {})
+            for key in ("J", "K", "S", "auroc"):
+                if key in figures:
+                    name = f"{key} moved" if key == "auroc" and "K" in figures else key
+                    mine.setdefault(name, []).append(figures[key])
+    lines = []
+    for (candidate, weights), by in found.items():
+        means = {q: {key: float(np.mean(v)) for key, v in mine.items()} for q, mine in by.items()}
+        means = {q: mine for q, mine in means.items() if {"J", "K"} <= mine.keys()}
+        quantile = max(means, key=lambda q: means[q]["J"])
+        mine = means[quantile]
+        both = (mine["auroc"] + mine["auroc moved"]) / 2
+        told = " ".join(f"{key} {mine[key]:.4f}" for key in ("auroc", "auroc moved", "J", "K", "S"))
+        lines.append((both, f"{candidate:28s} {weights + ', ' + quantile:34s} mean {both:.4f} {told}"))
+    for _, line in sorted(lines, reverse=True):
+        print(line)
+
+
 def main() -> None:
     """Run what is not in the file yet, then summarise it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -245,23 +336,31 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--summary", action="store_true", help="Run nothing.")
     parser.add_argument("--ablation", action="store_true", help="Other generators in the circuit's place.")
+    parser.add_argument("--shift", action="store_true", help="Without some services.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    known = {(r["candidate"], r["seed"]) for r in rows}
-    known_names = ABLATION if options.ablation else CANDIDATES
+    known = {(r["candidate"], r["seed"], r.get("left")) for r in rows}
+    known_names = ABLATION if options.ablation else SHIFTED if options.shift else CANDIDATES
     records = None if options.summary else pool(options.data)
-    for name in options.only or known_names:
-        for seed in range(1000, 1000 + options.seeds):
-            if records is None or (name, seed) in known:
-                continue
-            settings = known_names[name]
-            row = {"candidate": name, "seed": seed, "settings": settings, **run(records, settings, seed)}
-            rows.append(row)
-            with options.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(name, seed, f"{row['seconds']} s", flush=True)
-    summarise(rows)
+    seeds, folds = range(1000, 1000 + options.seeds), (None, *LEFT) if options.shift else (None,)
+    for name, seed, fold in itertools.product(options.only or known_names, seeds, folds):
+        if records is None or (name, seed, fold) in known:
+            continue
+        settings = known_names[name]
+        made = run(records, settings, seed, None if fold is None else services(records)[fold])
+        row = {
+            "candidate": name,
+            "seed": seed,
+            **({} if fold is None else {"left": fold}),
+            "settings": settings,
+            **made,
+        }
+        rows.append(row)
+        with options.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(name, seed, "" if fold is None else fold, f"{row['seconds']} s", flush=True)
+    (summarise_shift if options.shift else summarise)(rows)
 
 
 if __name__ == "__main__":

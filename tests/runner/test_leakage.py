@@ -247,8 +247,13 @@ def test_whoever_chooses_hyperparameters_does_not_open_the_test_file(
     assert "pca" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("asked", "runs"),
+    [(["--only", "waves", "near"], 6), (["--shift", "--only", "several, eight"], 9)],
+    ids=["as they are", "services left out"],
+)
 def test_the_model_is_chosen_on_records_of_no_reported_holdout(
-    monkeypatch: pytest.MonkeyPatch, data_dir: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, data_dir: Path, tmp_path: Path, asked: list[str], runs: int
 ) -> None:
     """By file and line, and by the files that are opened: whatever a candidate is run on is of the pool."""
     from tests.benchmarks import tune_detection
@@ -261,18 +266,20 @@ def test_the_model_is_chosen_on_records_of_no_reported_holdout(
         opened.append(path.name)
         return real(path)
 
-    def run(records: Records, settings: Any, seed: int) -> dict[str, Any]:
+    def run(records: Records, settings: Any, seed: int, left: Any) -> dict[str, Any]:
+        assert (left is not None) == (asked[0] == "--shift" and len(shown) % 3 > 0)
         shown.append(places(records))
         return {"seconds": 0.0, "energy": 0.0, "variants": {}}
 
     monkeypatch.setattr(fetch, "read_bytes", read)
     monkeypatch.setattr(tune_detection, "run", run)
-    monkeypatch.setattr(tune_detection, "summarise", lambda rows: None)
+    for summary in ("summarise", "summarise_shift"):
+        monkeypatch.setattr(tune_detection, summary, lambda rows: None)
     out = str(tmp_path / "rows.jsonl")
-    monkeypatch.setattr("sys.argv", ["tune", "--data", str(data_dir), "--out", out, "--only", "waves", "near"])
+    monkeypatch.setattr("sys.argv", ["tune", "--data", str(data_dir), "--out", out, *asked])
     tune_detection.main()
     assert opened == ["KDDTrain+_20Percent.txt"]
-    assert len(shown) == 6
+    assert len(shown) == runs
     pool = shown[0]
     assert pool
     assert all(other == pool for other in shown)

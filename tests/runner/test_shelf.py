@@ -70,6 +70,20 @@ def test_the_file_goes_with_its_last_holder() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_forked_process_takes_nobody_elses_place() -> None:
+    made = Shelf()
+    first, gone = made.put([np.zeros(LARGE + 1)]), made.put([np.ones(LARGE + 1)])
+    del gone
+    child = os.fork()
+    if not child:
+        both = [made.put([np.full(LARGE + 1, 9.0)]) for _ in range(2)]
+        os._exit(int([float(one[0][0]) for one in both] != [9, 9] or float(first[0][0]) != 0))
+    second = made.put([np.full(LARGE + 1, 2.0)])
+    assert os.waitpid(child, 0)[1] == 0
+    assert [float(one[0].min()) for one in (first, second)] == [0, 2]
+    assert [float(one[0].max()) for one in (first, second)] == [0, 2]
+
+
 def test_small_ones_need_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", None)
     vectors = [np.ones(LARGE)]
