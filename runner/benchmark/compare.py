@@ -281,29 +281,40 @@ def _estimate(bench: Bench, missing: Sequence[tuple[int, str]], runs: Sequence[i
     steps = config.rounds * config.model.epochs * config.model.steps_per_epoch
     of_gans = [model for _, model in missing if model in GANS]
     if of_gans or runs:
-        circuit = max(0.0, _step(bench) - STEP)
+        step, detector = timed(bench)
+        circuit = max(0.0, step - STEP)
         alone = 0 if config.nodes == 1 else config.nodes
-        seconds += sum((STEP + GANS[model] * circuit) * steps * (1 + alone) for model in of_gans)
-        seconds += len(runs) * ((STEP + circuit) * steps * config.nodes + 10)
+        detectors = config.rounds * config.model.detector_steps * detector
+        seconds += sum(((STEP + GANS[model] * circuit) * steps + detectors) * (1 + alone) for model in of_gans)
+        seconds += len(runs) * (((STEP + circuit) * steps + detectors) * config.nodes + 10)
     said = f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
     again = len([1 for _, m in missing if m in RUNS]) - len(runs)
     reused = f" ({again} finished run{'s' * (again != 1)} reused)" if again else ""
     return f"{len(missing)} rows to make{reused}: {said} on this machine, if it has nothing else to do."
 
 
-def _step(bench: Bench) -> float:
-    """Seconds of a training step here."""
+def timed(bench: Bench) -> tuple[float, float]:
+    """Seconds here of an adversarial step, and of one of the discriminators alone."""
     import torch
+
+    from experiments.models.qgan import QGAN
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = bench.model()
-        start = model.initial(np.random.default_rng(0))
+        known = bench.model()
         x = bench.tables("agreed").train[0]
-        model.train(start, x, epochs=1, steps=1, seed=0)  # what is made once is made here
-        begin = time.perf_counter()
-        model.train(start, x, epochs=1, steps=3, seed=0)
-        return (time.perf_counter() - begin) / 3
+
+        def seconds(steps: int, detector_steps: int) -> float:
+            settings = known.settings.model_copy(update={"detector_steps": detector_steps, "dp": None})
+            model = QGAN(settings, known.executor, known.circuit, known.mitigation)
+            start = model.initial(np.random.default_rng(0))
+            begin = time.perf_counter()
+            model.train(start, x, epochs=1, steps=steps, seed=0)
+            return time.perf_counter() - begin
+
+        seconds(1, 1)  # what is made once is made here
+        step = seconds(3, 0) / 3
+        return step, max(0.0, seconds(1, 20) - step) / 20
     finally:
         torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from experiments.detection import ATTACK_FAMILIES, PARTS, THRESHOLDS
 from runner.benchmark.ablation import ARMS
 from runner.benchmark.ablation import Table as Ablation
 from runner.benchmark.ablation_table import sentence
-from runner.benchmark.compare import Table
+from runner.benchmark.compare import Table, timed
 from runner.benchmark.rows import RATES, Row
 from runner.benchmark.stats import Mean, holm, paired, power
 from runner.benchmark.table import interval, sentences
 from runner.cli import app
 from runner.report.figure4 import Curves, picture
+from tests.experiments.test_qgan import benign, model
 
 TINY = "rounds = 1\nbackend = 'fake_manila'\n[model]\nqubits = 2\nreps = 1\nsteps_per_epoch = 2\n[data]\ntest = false\n"
 
@@ -81,6 +83,16 @@ def test_a_baseline_is_run_in_place_of_a_run(tmp_path: Path, monkeypatch: pytest
     assert shown.exit_code == 0, shown.stderr
     assert "Recall by family" in shown.stdout
     assert "(generator)" in shown.stdout
+
+
+def test_time_is_told_apart_by_kinds_of_steps() -> None:
+    """However many discriminator steps follow a round, none of them counts as one with the circuit."""
+    known = model(detector_steps=20_000)
+    bench: Any = SimpleNamespace(model=lambda: known, tables=lambda name: SimpleNamespace(train=[benign()]))
+    with known.executor:
+        step, detector = timed(bench)
+    assert 0 < step < 0.5
+    assert 0 <= detector < 0.1
 
 
 @pytest.mark.slow
