@@ -52,7 +52,7 @@ class NslKdd:
 
     def ansatz(self, model: ModelSettings) -> Ansatz:
         """RY(z) and EfficientSU2."""
-        return generator(model.qubits, model.reps, model.entanglement)
+        return generator(model.qubits, model.reps, model.entanglement, reuploads=model.reuploads or 0)
 
     def load(
         self, data: DataSettings, *, nodes: int, seeds: Seeds, folder: Path | None, notify: Callable[[str], None]

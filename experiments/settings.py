@@ -69,7 +69,9 @@ class ModelSettings(Settings):
     study that had looked at KDDTest+ while choosing; no value here was chosen by it.
     """
 
-    left_out: ClassVar[tuple[str, ...]] = ("max_depth", "infidelity_weight", "dp", "waves", "negatives_near")
+    left_out: ClassVar[tuple[str, ...]] = (
+        "max_depth", "infidelity_weight", "dp", "reuploads", "waves", "negatives_near",
+    )  # fmt: skip
 
     qubits: int = Field(6, ge=2, le=20, description="Qubits of the generator, and its latents.")
     features: int = Field(20, ge=2, le=64, description="Features of a record: principal components and the residual.")
@@ -133,6 +135,9 @@ class ModelSettings(Settings):
     infidelity_weight: Positive | None = Field(
         None, description="Loss weight of the expected infidelity of the compiled circuit (circuits/echo.py)."
     )
+    reuploads: int | None = Field(
+        None, ge=1, le=50, description="After how many of the repetitions the latents are encoded again."
+    )
     waves: int | None = Field(
         None, ge=16, le=4096, description="Cosines of records that the discriminators see in the place of features."
     )
@@ -179,6 +184,14 @@ class ModelSettings(Settings):
             )
         if not self.trained_readout and self.generator.startswith(("classical", "reservoir")):
             raise ValueError(f"generator = {self.generator!r}: it is nothing without a readout")
+        return self
+
+    @model_validator(mode="after")
+    def _uploads(self) -> ModelSettings:
+        if self.reuploads is not None and self.reuploads > self.reps:
+            raise ValueError(f"reuploads = {self.reuploads}: there are only {self.reps} repetitions")
+        if self.reuploads is not None and not self.is_quantum:
+            raise ValueError(f"reuploads = {self.reuploads}: generator = {self.generator!r} has no circuit")
         return self
 
     @property

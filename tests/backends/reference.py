@@ -19,8 +19,11 @@ from circuits.types import CompiledCircuit
 
 
 @cache
-def compiled(device: str, qubits: int, reps: int, entanglement: str, seed: int = 7) -> CompiledCircuit:
-    return compile_ansatz(generator(qubits, reps, entanglement), get_target(device).backend, seed=seed)
+def compiled(
+    device: str, qubits: int, reps: int, entanglement: str, seed: int = 7, *, reuploads: int = 0
+) -> CompiledCircuit:
+    ansatz = generator(qubits, reps, entanglement, reuploads=reuploads)
+    return compile_ansatz(ansatz, get_target(device).backend, seed=seed)
 
 
 def scattered(device: str, layout: tuple[int, ...]) -> CompiledCircuit:

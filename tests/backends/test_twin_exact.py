@@ -63,6 +63,22 @@ def test_equals_the_evolution_of_quantum_info(
         assert np.abs(single.run([request])[0].values - exact).max() < 1e-5 * scale
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    device=st.sampled_from(DEVICES), reps=st.integers(1, 2), reuploads=st.integers(1, 2), seed=st.integers(0, 2**32 - 1)
+)
+def test_latents_encoded_again_equal_the_evolution(device: str, reps: int, reuploads: int, seed: int) -> None:
+    """They stand after entangling gates, where the engine takes the density path."""
+    target, circuit = get_target(device), compiled(device, 3, reps, "linear", reuploads=min(reuploads, reps))
+    inputs, weights = draw(circuit, 2, seed)
+    wanted = (*observables(3, seed), mixed_paulis(3, seed))
+    evolution = Evolution(target, circuit)
+    exact = np.array([evolution.values(wanted, row, weights) for row in inputs])
+    (got,) = TwinExecutor(target).run([Request(circuit, wanted, inputs, weights)])
+    assert got.metadata["path"] == "density"
+    assert np.abs(got.values - exact).max() < 1e-11 * max(1.0, *(float(np.abs(o.coeffs).sum()) for o in wanted))
+
+
 @pytest.mark.slow
 def test_eight_qubits() -> None:
     target, circuit = get_target("fake_kyiv"), compiled("fake_kyiv", 8, 2, "reverse_linear")

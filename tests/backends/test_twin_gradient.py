@@ -38,10 +38,18 @@ def test_equals_parameter_shift_on_the_exact_evolution(device: str, qubits: int,
     assert np.abs(of_w).max() > 0.01
 
 
-@pytest.mark.parametrize(("device", "entanglement"), [("fake_kyiv", "full"), ("fake_almaden", "circular")])
-@pytest.mark.parametrize("path", ["heisenberg", "density"])
-def test_gradcheck(device: str, entanglement: str, path: str) -> None:
-    target, circuit = get_target(device), compiled(device, 3, 1, entanglement)
+@pytest.mark.parametrize(
+    ("device", "entanglement", "reuploads", "path"),
+    [
+        ("fake_kyiv", "full", 0, "heisenberg"),
+        ("fake_kyiv", "full", 0, "density"),
+        ("fake_almaden", "circular", 0, "heisenberg"),
+        ("fake_almaden", "circular", 0, "density"),
+        ("fake_kyiv", "linear", 1, "density"),
+    ],
+)
+def test_gradcheck(device: str, entanglement: str, reuploads: int, path: str) -> None:
+    target, circuit = get_target(device), compiled(device, 3, 1, entanglement, reuploads=reuploads)
     z, w = (torch.tensor(x, requires_grad=True) for x in draw(circuit, 2, 4))
     engine, wanted = TwinExecutor(target, path=path), (*observables(3, 1), mixed_paulis(3, 1))
     assert torch.autograd.gradcheck(lambda a, b: engine.expectations(circuit, wanted, a, b), (z, w))
