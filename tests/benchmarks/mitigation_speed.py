@@ -4,8 +4,9 @@ The job is the main experiment's: RY(z) + EfficientSU2 (reps 4, reverse_linear) 
 Every stack runs in turn, round after round, so that what else the machine does falls on all of them alike; a ratio is
 the median of the ratios to the unmitigated step of the same round, in seconds of the processor. Three things are timed
 on the exact twin: the generator's step as `QGAN.train` has it (expectation values, the loss through the discriminator,
-its gradient by the weights), a whole step of `QGAN.train` (with its three steps of the discriminator), and 512 samples
-as they are drawn for scores. On Aer the jobs of one SPSA step are counted, which is what a device would be paid for.
+its gradient by angles and readout), a whole step of `QGAN.train` (with its three steps of the discriminators), and 512
+samples as they are drawn for scores. On Aer the jobs of one SPSA step are counted, which is what a device would be paid
+for.
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ class Row:
     def __post_init__(self) -> None:
         settings, model = self.model.settings, self.model
         layer = ExpectationLayer(model.engine("training"), model.circuit, model.observables)
-        latents = torch.as_tensor(model.request(self.parameters, settings.batch, SEED).inputs, dtype=model.dtype)
         tensors = model._tensors(self.parameters)
-        angles = tensors["generator"].requires_grad_()
+        trained = [t.requires_grad_() for name, t in tensors.items() if name.startswith("generator")]
 
         def generator_step() -> None:
-            angles.grad = None
-            torch.nn.functional.softplus(-model._logit(tensors, layer(latents, angles))).mean().backward()
+            for tensor in trained:
+                tensor.grad = None
+            fake, _ = model._fake(layer, tensors, torch.Generator().manual_seed(SEED))
+            torch.nn.functional.softplus(-model._logit(tensors, fake)).mean().backward()
 
         self.parts: dict[str, Callable[[], object]] = {
             "generator": generator_step,
@@ -112,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(describe_machine())
-    settings = ModelSettings()
+    settings = ModelSettings(detector_steps=0)
     print(
         f"reps {settings.reps}, {settings.entanglement}, batch {settings.batch}, {settings.precision}, "
         f"{settings.samples} samples, {options.folding} folding; medians of {options.rounds} rounds, one thread"
@@ -123,7 +125,7 @@ def main() -> None:
 
 
 def _table(target: Target, qubits: int, options: argparse.Namespace) -> None:
-    settings = ModelSettings(qubits=qubits)
+    settings = ModelSettings(qubits=qubits, detector_steps=0)
     circuit = compile_ansatz(generator(qubits, settings.reps, settings.entanglement), target.backend, seed=SEED)
     print(
         f"\n{target.name}, {qubits} qubits: {len(circuit.physical_qubits)} wires, {circuit.two_qubit_gates} two-qubit"
