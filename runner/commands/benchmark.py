@@ -22,7 +22,7 @@ RoundsOption = Annotated[int | None, typer.Option(help="Rounds. \\[default: 5]")
 QubitsOption = Annotated[int | None, typer.Option(help="Qubits of the generator. \\[default: 6]")]
 PartitionOption = Annotated[str | None, typer.Option(help="iid, or dirichlet:ALPHA. \\[default: iid]")]
 PresetOption = Annotated[
-    str | None, typer.Option(help="Named settings: default, fast, or best; options given here win.")
+    str | None, typer.Option(help="Named settings: fast, default, better or best; options given here win.")
 ]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML file of values; options given here win.")]
 DataOption = Annotated[Path | None, typer.Option(help="Folder of the data set's files, else looked for.")]

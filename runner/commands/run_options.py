@@ -43,7 +43,7 @@ def _options(
     *,
     preset: Annotated[
         str | None,
-        typer.Option(help="Named settings: default, fast (seconds), or best (minutes); options given here win."),
+        typer.Option(help="Named settings: fast (seconds), default, better, best (minutes); options given here win."),
     ] = None,
     backend: Annotated[
         str | None,

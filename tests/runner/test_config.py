@@ -286,7 +286,9 @@ def test_a_preset_lies_under_file_and_options(tmp_path: Path) -> None:
     file.write_text('preset = "fast"\n[model]\nqubits = 5\n')
     both = config_from("nsl-kdd", {"rounds": 2, "preset": None}, file)
     assert (both.rounds, both.model.qubits, both.model.discriminators) == (2, 5, 2)
-    assert config_from("nsl-kdd", {"preset": "best"}, file).model.discriminators == 8
+    for name in ("better", "best"):
+        chosen = config_from("nsl-kdd", {"preset": name}, file).model
+        assert (chosen.qubits, chosen.discriminators, chosen.waves) == (5, 8, 256)
     with pytest.raises(UsageError, match="unknown preset 'bset'"):
         config_from("nsl-kdd", {"preset": "bset"})
 
