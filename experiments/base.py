@@ -139,6 +139,7 @@ def preset_of(experiment: Experiment, name: str) -> Mapping[str, Any]:
     """
     known: Mapping[str, Mapping[str, Any]] = getattr(experiment, "presets", dict)()
     if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         offered = f"Known: {', '.join(known)}." if known else f"{experiment.name} has no presets."
-        raise UsageError(f"unknown preset {name!r}.", offered)
+        raise UsageError(f"unknown preset {name!r}.", f"Did you mean {close[0]}? {offered}" if close else offered)
     return known[name]
