@@ -289,7 +289,7 @@ def test_a_preset_lies_under_file_and_options(tmp_path: Path) -> None:
     for name in ("better", "best"):
         chosen = config_from("nsl-kdd", {"preset": name}, file).model
         assert (chosen.qubits, chosen.discriminators, chosen.waves) == (5, 8, 256)
-    with pytest.raises(UsageError, match="unknown preset 'bset'. Did you mean best"):
+    with pytest.raises(UsageError, match=r"unknown preset 'bset'\. Did you mean best"):
         config_from("nsl-kdd", {"preset": "bset"})
 
 
