@@ -55,7 +55,7 @@ class NslKdd:
         return {}
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        """Named values over the defaults: `fast` takes seconds, `better` half as long again, `best` minutes."""
+        """Named values over the defaults: `fast` takes seconds, `better` up to twice the default, `best` minutes."""
         return PRESETS
 
     def ansatz(self, model: ModelSettings) -> Ansatz:

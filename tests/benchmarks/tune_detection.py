@@ -144,7 +144,7 @@ SHIFTED: dict[str, dict[str, Any]] = {
     "more, eight": {**_EIGHT, "waves": 256, "width": [0.1, 1.2]},
     "narrower, eight": {**_EIGHT, "waves": 256, "width": [0.2, 2.4]},
     "24 features, several, eight": {**_EIGHT, "waves": 256, "width": _SEVERAL, "features": 24},
-    # The fifth: for the preset better, which is to take little longer than the default.
+    # The fifth: for the preset better, between the default and best.
     "several": {**_SMALL},
     "128 several": {**_SMALL, "waves": 128},
     "several, 32": {**_SMALL, "hidden": [32]},
