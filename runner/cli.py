@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -96,6 +97,13 @@ def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _at_once(*_: object) -> NoReturn:
+    """A second signal, while the first one's end is under way, or one that comes after the end: no traceback."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(130)
+
+
 def main() -> None:
     """Entry point of the command `qrun`."""
     if sys.stdout is None:  # Closed by whoever started us.
@@ -107,7 +115,11 @@ def main() -> None:
             # A terminal that has no µ or … gets a question mark, not an error.
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="qrun")
+    try:
+        app(prog_name="qrun")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _at_once)
 
 
 if __name__ == "__main__":

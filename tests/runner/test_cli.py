@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -256,3 +257,20 @@ def test_doctor_says_what_is_missing_and_keeps_secrets(qrun: Qrun) -> None:
     dead = qrun("doctor", "--json", "--chain", "http://127.0.0.1:9")
     assert dead.returncode == 1
     assert {c["name"]: c for c in json.loads(dead.stdout)}["Ethereum node"]["state"] == "broken"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_end_shows_no_traceback(home: Path, number: signal.Signals) -> None:
+    """As a second one while the first ends a command: `timeout` sends two."""
+    code = (
+        "import atexit, os, sys\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "sys.argv = ['qrun', '--version']\n"
+        "from runner.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(home), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert done.stdout.strip()
