@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
+from qiskit.circuit import CircuitInstruction, ParameterVector
 from qiskit.circuit.library import efficient_su2
 
 from circuits.errors import UsageError
@@ -68,17 +68,18 @@ def generator(
     circuit = QuantumCircuit(qubits)
     _upload(circuit, inputs)
     layers = efficient_su2(qubits, list(rotation_blocks), entanglement=entanglement, reps=reps, insert_barriers=True)
-    barriers = 0
+    parts: list[list[CircuitInstruction]] = [[]]
     for instruction in layers:
-        if instruction.operation.name != "barrier":
+        if instruction.operation.name == "barrier":
+            parts.append([])
+        else:
+            parts[-1].append(instruction)
+    # Rotations, and then entangling gates and rotations in turn: a repetition ends with every second part.
+    for number, part in enumerate(parts):
+        for instruction in part:
             circuit.append(instruction.operation, instruction.qubits)
-            continue
-        barriers += 1
-        # A barrier stands on both sides of each entangling layer: every second one but the first ends a repetition.
-        if barriers % 2 == 1 and 1 <= barriers // 2 <= reuploads:
+        if number in range(2, 2 * reuploads + 1, 2):
             _upload(circuit, inputs)
-    if reps and reuploads == reps:
-        _upload(circuit, inputs)
     uploads = f"-{reuploads}u" if reuploads else ""
     return Ansatz(
         name=f"qgan-{qubits}q-{reps}r-{entanglement}-{'+'.join(rotation_blocks)}{uploads}",

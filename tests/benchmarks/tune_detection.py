@@ -174,13 +174,14 @@ for _kind in ("quantum", "classical:1"):
                 "nodes": 1, "rounds": 3, "batch": 64,
             }  # fmt: skip
 # And each side with rates of its own, so that none is held back by those of the other.
-for _kind, _uploads in (("quantum", 1), ("quantum", 2), ("quantum", 4), ("reservoir", 2)):
-    for _angles in (0.02, 0.06):
+for _kind, _uploads, _rates in (
+    ("quantum", 1, (0.02, 0.06)), ("quantum", 2, (0.02, 0.06)), ("quantum", 4, (0.02, 0.06)), ("reservoir", 2, (0.02,)),
+):  # fmt: skip
+    for _angles in _rates:
         ABLATION[f"{_kind}, {_uploads} re-uploads, rate {_angles:g}"] = {
             "generator": _kind, "reuploads": _uploads, "generator_rate": _angles,
             "nodes": 1, "rounds": 3, "batch": 64,
         }  # fmt: skip
-del ABLATION["reservoir, 2 re-uploads, rate 0.06"]
 # Latents encoded again, at the two rates of the angles that were best without.
 
 
